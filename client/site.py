@@ -1,0 +1,195 @@
+"""Site: a hospital's home folder, its configuration and its secret.
+
+    HOME/
+      site.toml          the hospital's configuration and policy; only the operator writes it
+      keys/secret        32 bytes: names patients and splits them; never leaves
+      keys/site.pem      the site's private key (P-384); keys/site.pub is what the coordinator gets
+      registry.sqlite    the datasets: patients, images, labels, and what was left out
+      ledger.sqlite      the privacy budget
+      cache/             preprocessed images
+      replies/           what was answered, kept so that the same question gets the same bytes
+      log/               the daemon's logs
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.arrays import write_atomically
+from shared.errors import BadInput, InsituError
+from shared.job import Positive, explain
+
+SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Coordinator(_Section):
+    """Where the coordinator is, and by which certificate it is known.
+
+    Attributes:
+        address: host:port of its fleet API.
+        ca: its CA certificate (PEM), beside site.toml or absolute.
+    """
+
+    address: Annotated[str, Field(pattern=r"^[^\s:/]+:\d{1,5}$")]
+    ca: str = "ca.pem"
+
+
+class Policy(_Section):
+    """What this hospital allows. Everything else is refused.
+
+    Attributes:
+        tasks: that may be trained here.
+        privacy_required: refuse jobs with `mode = "none"`.
+        max_epsilon_per_job: refuse jobs that declare more.
+        min_sites: refuse jobs that would count a round of fewer sites.
+        min_patients: training patients below which nothing is trained, and below which figures are withheld.
+        threads: of the processor that training may use; 0 for all.
+    """
+
+    tasks: tuple[Literal["segmentation", "classification"], ...] = ("segmentation", "classification")
+    privacy_required: bool = True
+    max_epsilon_per_job: Positive = 10.0
+    min_sites: Annotated[int, Field(ge=1)] = 2
+    min_patients: Annotated[int, Field(ge=1)] = 5
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+
+
+class DatasetRules(_Section):
+    """What may be done with one dataset.
+
+    Attributes:
+        jobs: names of the jobs it is open to; `*` stands for anything.
+        epsilon, delta: its privacy budget, over all jobs for ever.
+    """
+
+    jobs: tuple[str, ...] = ("*",)
+    epsilon: Positive = 10.0
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+
+
+class SiteConfig(_Section):
+    """site.toml."""
+
+    name: Annotated[str, Field(pattern=SITE_NAME)]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    coordinator: Coordinator | None = None
+    policy: Policy = Policy()
+    datasets: dict[str, DatasetRules] = {}
+
+
+class Site:
+    """One hospital on this machine.
+
+    Attributes:
+        home: the folder everything of the site is in.
+        config: what site.toml says.
+    """
+
+    def __init__(self, home: Path, config: SiteConfig) -> None:
+        self.home = Path(home)
+        self.config = config
+
+    @property
+    def name(self) -> str:
+        """The name the coordinator knows the site by."""
+        return self.config.name
+
+    @cached_property
+    def secret(self) -> bytes:
+        """32 bytes that name and split patients here; without them neither can be predicted."""
+        try:
+            return (self.home / "keys" / "secret").read_bytes()
+        except FileNotFoundError:
+            raise InsituError(f"{self.home}/keys/secret is gone; restore it from a back-up of the home") from None
+
+    def pseudonym(self, patient_id: str) -> str:
+        """The keyed name of a patient (32 hexadecimal digits) by which the registry and the logs know them."""
+        return hmac.digest(self.secret, b"patient\0" + patient_id.encode(), "sha256").hex()[:32]
+
+    def rules(self, dataset: str) -> DatasetRules:
+        """What may be done with this dataset; the defaults where site.toml does not say."""
+        return self.config.datasets.get(dataset, DatasetRules())
+
+    @classmethod
+    def create(cls, home: Path, config: SiteConfig, *, secret: bytes | None = None) -> Site:
+        """Make a new home.
+
+        Args:
+            home: a folder that is not there yet, or empty.
+            config: to be written as site.toml.
+            secret: only for simulations, which have to be repeatable; otherwise from the operating system.
+
+        Raises:
+            BadInput: if the home is already in use.
+        """
+        home = Path(home)
+        if home.exists() and (not home.is_dir() or any(home.iterdir())):
+            raise BadInput("is already in use; choose a folder that is empty or not there yet", file=home)
+        keys = home / "keys"
+        keys.mkdir(parents=True, mode=0o700)
+        for folder in ("cache", "replies", "log"):
+            (home / folder).mkdir(mode=0o700)
+        home.chmod(0o700)
+        write_atomically(keys / "secret", secret or os.urandom(32), mode=0o600)
+        site = cls(home, config)
+        site.write_config()
+        return site
+
+    @classmethod
+    def open(cls, home: Path) -> Site:
+        """Open a home.
+
+        Raises:
+            BadInput: if there is none, or its site.toml is wrong.
+        """
+        file = Path(home) / "site.toml"
+        try:
+            data = tomllib.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BadInput("no site.toml here; make a home with `insitu-client init NAME --home S`", file=home) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise BadInput(f"not valid TOML: {error}", file=file) from None
+        try:
+            return cls(Path(home), SiteConfig.model_validate(data))
+        except ValidationError as error:
+            raise BadInput(explain(error), file=file) from None
+
+    def write_config(self) -> None:
+        """Write site.toml from `config`."""
+        text = tomli_w.dumps(self.config.model_dump(mode="json", exclude_none=True))
+        write_atomically(self.home / "site.toml", text.encode(), mode=0o600)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the home for one daemon.
+
+        Raises:
+            BadInput: if another process holds it.
+        """
+        with (self.home / ".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInput("a daemon is already running on this home; stop it first", file=self.home) from None
+            yield
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit seed from names and numbers, the same on every machine. Never for noise."""
+    return int.from_bytes(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:8]) >> 1

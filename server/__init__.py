@@ -1,0 +1,1 @@
+"""The coordinator's side: rounds, the run store and the SuperLink. Never sees a scan."""

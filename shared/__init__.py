@@ -1,0 +1,1 @@
+"""What the coordinator and the hospitals must agree on. Imports neither side and touches no network."""

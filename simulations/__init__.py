@@ -1,0 +1,1 @@
+"""Virtual hospitals on one machine, over the very same ClientApp and ServerApp."""
