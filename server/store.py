@@ -1,0 +1,238 @@
+"""The run store: sites, runs and what happened in each round, in one SQLite file of the coordinator's home.
+
+    HOME/store.sqlite
+    HOME/runs/<run>/initial.safetensors, rounds/0001.safetensors …, model.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from shared.errors import BadInput, InsituError
+from shared.job import Job
+
+Status = Literal["submitted", "running", "completed", "failed", "stopped"]
+ENDED: frozenset[Status] = frozenset({"completed", "failed", "stopped"})
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sites (
+    name TEXT PRIMARY KEY, node_id TEXT UNIQUE NOT NULL, public_key TEXT NOT NULL, admitted TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+    id TEXT PRIMARY KEY, job TEXT NOT NULL, digest TEXT NOT NULL, flower_run_id TEXT,
+    status TEXT NOT NULL, message TEXT NOT NULL DEFAULT '', submitted TEXT NOT NULL, ended TEXT);
+CREATE TABLE IF NOT EXISTS rounds (
+    run TEXT NOT NULL REFERENCES runs(id), round INTEGER NOT NULL, seconds REAL NOT NULL,
+    contributed TEXT NOT NULL, missing TEXT NOT NULL, numbers TEXT NOT NULL, model TEXT NOT NULL,
+    PRIMARY KEY (run, round));
+CREATE TABLE IF NOT EXISTS figures (
+    run TEXT NOT NULL REFERENCES runs(id), site TEXT NOT NULL, numbers TEXT NOT NULL, PRIMARY KEY (run, site));
+"""
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """A hospital the coordinator admits; `node_id` is Flower's name of it."""
+
+    name: str
+    node_id: int
+    public_key: str
+    admitted: str
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run of a job; times are ISO 8601 in UTC."""
+
+    id: str
+    job: Job
+    digest: str
+    flower_run_id: int | None
+    status: Status
+    message: str
+    submitted: str
+    ended: str | None
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """What one round came to.
+
+    Attributes:
+        round: from 1.
+        seconds: from asking to the new global model.
+        contributed: the sites whose updates are in the model.
+        missing: the other sites that were asked, each with the code of why.
+        numbers: what the sites said of the incoming model, by site.
+        model: SHA-256 of the new global model.
+    """
+
+    round: int
+    seconds: float
+    contributed: tuple[str, ...]
+    missing: Mapping[str, str]
+    numbers: Mapping[str, Mapping[str, float]]
+    model: str
+
+
+class Store:
+    """The coordinator's memory. Every call opens, writes durably and closes: several processes may share it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        with self._transaction() as db:
+            db.executescript(_SCHEMA)
+
+    @property
+    def home(self) -> Path:
+        """The coordinator's home."""
+        return self.path.parent
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            db = sqlite3.connect(self.path, timeout=30)
+        except sqlite3.OperationalError as error:
+            raise InsituError(f"{self.path}: cannot be opened ({error})") from None
+        db.row_factory = sqlite3.Row
+        try:
+            db.execute("PRAGMA foreign_keys = ON")
+            with db:
+                yield db
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.IntegrityError):
+                raise
+            raise InsituError(f"{self.path}: {error}") from None
+        finally:
+            db.close()
+
+    # Sites
+
+    def admit(self, name: str, *, node_id: int, public_key: str) -> None:
+        """Remember a site under its name.
+
+        Raises:
+            BadInput: if the name or the key is taken.
+        """
+        try:
+            with self._transaction() as db:
+                db.execute("INSERT INTO sites VALUES (?, ?, ?, ?)", (name, str(node_id), public_key, _now()))
+        except sqlite3.IntegrityError:
+            raise BadInput(f"a site named {name!r}, or one with this key, is already admitted") from None
+
+    def sites(self) -> dict[str, SiteRow]:
+        """All admitted sites, by name."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT * FROM sites ORDER BY name").fetchall()
+        return {row["name"]: SiteRow(row["name"], int(row["node_id"]), row["public_key"], row["admitted"]) for row in rows}
+
+    # Runs
+
+    def create_run(self, job: Job) -> str:
+        """A new run of this job; its id begins with the job's name."""
+        run = f"{job.name}-{secrets.token_hex(4)}"
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO runs (id, job, digest, status, submitted) VALUES (?, ?, ?, 'submitted', ?)",
+                (run, job.canonical(), job.digest, _now()),
+            )
+        return run
+
+    def set_flower_run(self, run: str, flower_run_id: int) -> None:
+        """Remember Flower's name of the run."""
+        with self._transaction() as db:
+            db.execute("UPDATE runs SET flower_run_id = ? WHERE id = ?", (str(flower_run_id), run))
+
+    def set_status(self, run: str, status: Status, message: str = "") -> None:
+        """Remember how the run stands; the message is for the coordinator's operator."""
+        ended = _now() if status in ENDED else None
+        with self._transaction() as db:
+            db.execute("UPDATE runs SET status = ?, message = ?, ended = ? WHERE id = ?", (status, message, ended, run))
+
+    def run(self, run: str) -> RunRow:
+        """One run, by its id.
+
+        Raises:
+            BadInput: if there is none.
+        """
+        with self._transaction() as db:
+            row = db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
+        if row is None:
+            raise BadInput(f"there is no run {run!r} here; `insitu-server runs` lists them")
+        return _run_row(row)
+
+    def runs(self) -> list[RunRow]:
+        """All runs, the newest first."""
+        with self._transaction() as db:
+            return [_run_row(row) for row in db.execute("SELECT * FROM runs ORDER BY submitted DESC, rowid DESC")]
+
+    def folder(self, run: str) -> Path:
+        """Where the run's models are; made if it is not there yet."""
+        folder = self.home / "runs" / run
+        (folder / "rounds").mkdir(parents=True, exist_ok=True)
+        return folder
+
+    # Rounds
+
+    def add_round(self, run: str, row: RoundRow) -> None:
+        """Remember what a round came to."""
+        values = asdict(row)
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (run, row.round, row.seconds, *(json.dumps(values[key]) for key in ("contributed", "missing", "numbers")), row.model),
+            )
+
+    def rounds(self, run: str) -> list[RoundRow]:
+        """The rounds of a run, in order."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT * FROM rounds WHERE run = ? ORDER BY round", (run,)).fetchall()
+        return [
+            RoundRow(
+                round=row["round"],
+                seconds=row["seconds"],
+                contributed=tuple(json.loads(row["contributed"])),
+                missing=json.loads(row["missing"]),
+                numbers=json.loads(row["numbers"]),
+                model=row["model"],
+            )
+            for row in rows
+        ]
+
+    def set_figures(self, run: str, figures: Mapping[str, Mapping[str, float]]) -> None:
+        """Remember what the sites said of the final model."""
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO figures VALUES (?, ?, ?)",
+                [(run, site, json.dumps(dict(numbers))) for site, numbers in figures.items()],
+            )
+
+    def figures(self, run: str) -> dict[str, dict[str, float]]:
+        """What the sites said of the final model, by site."""
+        with self._transaction() as db:
+            rows: Sequence[Any] = db.execute("SELECT site, numbers FROM figures WHERE run = ? ORDER BY site", (run,)).fetchall()
+        return {row["site"]: json.loads(row["numbers"]) for row in rows}
+
+
+def _run_row(row: sqlite3.Row) -> RunRow:
+    return RunRow(
+        id=row["id"],
+        job=Job.from_dict(json.loads(row["job"]), file=f"run {row['id']}"),
+        digest=row["digest"],
+        flower_run_id=None if row["flower_run_id"] is None else int(row["flower_run_id"]),
+        status=row["status"],
+        message=row["message"],
+        submitted=row["submitted"],
+        ended=row["ended"],
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
