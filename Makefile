@@ -13,6 +13,8 @@ setup: $(VENV)/.installed
 
 # torch goes first and through pip: a local CPU build is taken where there is one.
 $(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "insitu needs Python 3.11, 3.12 or 3.13; say which: make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --requirement requirements.lock
@@ -35,5 +37,6 @@ test: lint
 bench: setup
 	$(BIN)/insitu-sim bench
 
+# Everything that make and the tools have made here.
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) demo build dist *.egg-info .*_cache .hypothesis
