@@ -1,7 +1,7 @@
 """The run store: sites, runs and what happened in each round, in one SQLite file of the coordinator's home.
 
-    HOME/store.sqlite
-    HOME/runs/<run>/initial.safetensors, rounds/0001.safetensors …, model.safetensors
+HOME/store.sqlite
+HOME/runs/<run>/initial.safetensors, rounds/0001.safetensors …, model.safetensors
 """
 
 from __future__ import annotations
@@ -127,11 +127,20 @@ class Store:
         except sqlite3.IntegrityError:
             raise BadInput(f"a site named {name!r}, or one with this key, is already admitted") from None
 
+    def replace_sites(self, nodes: Mapping[int, str]) -> None:
+        """Know these nodes by these names, and no others: a simulation's, which have no keys."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM sites")
+            rows = [(name, str(node), f"none: {name}", _now()) for node, name in nodes.items()]
+            db.executemany("INSERT INTO sites VALUES (?, ?, ?, ?)", rows)
+
     def sites(self) -> dict[str, SiteRow]:
         """All admitted sites, by name."""
         with self._transaction() as db:
             rows = db.execute("SELECT * FROM sites ORDER BY name").fetchall()
-        return {row["name"]: SiteRow(row["name"], int(row["node_id"]), row["public_key"], row["admitted"]) for row in rows}
+        return {
+            row["name"]: SiteRow(row["name"], int(row["node_id"]), row["public_key"], row["admitted"]) for row in rows
+        }
 
     # Runs
 
@@ -187,7 +196,13 @@ class Store:
         with self._transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (run, row.round, row.seconds, *(json.dumps(values[key]) for key in ("contributed", "missing", "numbers")), row.model),
+                (
+                    run,
+                    row.round,
+                    row.seconds,
+                    *(json.dumps(values[key]) for key in ("contributed", "missing", "numbers")),
+                    row.model,
+                ),
             )
 
     def rounds(self, run: str) -> list[RoundRow]:
@@ -217,7 +232,9 @@ class Store:
     def figures(self, run: str) -> dict[str, dict[str, float]]:
         """What the sites said of the final model, by site."""
         with self._transaction() as db:
-            rows: Sequence[Any] = db.execute("SELECT site, numbers FROM figures WHERE run = ? ORDER BY site", (run,)).fetchall()
+            rows: Sequence[Any] = db.execute(
+                "SELECT site, numbers FROM figures WHERE run = ? ORDER BY site", (run,)
+            ).fetchall()
         return {row["site"]: json.loads(row["numbers"]) for row in rows}
 
 

@@ -83,9 +83,9 @@ class Images(_Section):
         channels: of the image as it is read (1 grey, 3 colour).
         size: rows, columns (2D) or rows, columns, slices (3D), in voxels after preprocessing.
         intensity: `zscore` (mean 0, deviation 1 over the image), `unit` (0 to 1 between minimum and maximum),
-            `percentile` (0 to 1 between the 1st and 99th percentile, clipped), `window` (0 to 1 over `window`, clipped).
+            `percentile` (0 to 1 between the 1st and 99th percentile, clipped), `window` (the same over `window`).
         window: centre and width, in the image's own units (Hounsfield in CT); choosing it chooses `window`.
-        spacing: millimetres per voxel to resample to, in the order of `size`; without it the image is stretched to `size`.
+        spacing: millimetres per voxel to resample to, in the order of `size`; without it the image is stretched.
     """
 
     channels: Annotated[int, Field(ge=1, le=16)] = 1
@@ -237,7 +237,9 @@ class Job(_Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     task: Literal["segmentation", "classification"]
-    classes: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(min_length=2, max_length=256)]
+    classes: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(min_length=2, max_length=256)
+    ]
     images: Images
     network: Network
     training: Training = Training()
@@ -255,9 +257,7 @@ class Job(_Section):
     @classmethod
     def _privacy_is_said_aloud(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and "privacy" not in data:
-            raise ValueError(
-                'there is no [privacy] section: give epsilon and delta there, or say mode = "none" aloud'
-            )
+            raise ValueError('there is no [privacy] section: give epsilon and delta there, or say mode = "none" aloud')
         return data
 
     @model_validator(mode="after")
@@ -299,15 +299,20 @@ class Job(_Section):
         return tomli_w.dumps(_without_none(self.model_dump(mode="json")))
 
     def varied(self, **sections: Mapping[str, Any]) -> Job:
-        """This job with some keys of some sections replaced, validated again.
+        """This job with some keys of some sections replaced (None removes one), validated again.
 
         >>> job.varied(federation={"rounds": 2}).federation.rounds  # doctest: +SKIP
         2
         """
         data = self.model_dump(mode="json", exclude_none=True)
         for section, keys in sections.items():
-            data[section] = {**data.get(section, {}), **keys}
+            merged = {**data.get(section, {}), **keys}
+            data[section] = {key: value for key, value in merged.items() if value is not None}
         return Job.model_validate(data)
+
+    def without_privacy(self) -> Job:
+        """The same job with `mode = "none"`."""
+        return Job.model_validate({**self.model_dump(mode="json", exclude_none=True), "privacy": {"mode": "none"}})
 
     @classmethod
     def from_toml(cls, text: str, *, file: object = "job") -> Job:

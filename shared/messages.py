@@ -29,7 +29,17 @@ PROTOCOL = 1
 
 # The only numbers that may leave a site. `dice.2` is `dice` of the job's class with index 2.
 NUMBERS = frozenset(
-    {"loss", "patients", "dice", "hausdorff95", "lesion_f1", "auroc", "balanced_accuracy", "calibration_error"}
+    {
+        "loss",
+        "patients",
+        "training_patients",
+        "dice",
+        "hausdorff95",
+        "lesion_f1",
+        "auroc",
+        "balanced_accuracy",
+        "calibration_error",
+    }
 )
 _NUMBER = re.compile(r"([a-z0-9_]+?)(?:\.(\d{1,3}))?")
 

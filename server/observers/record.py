@@ -1,0 +1,28 @@
+"""Writes every round into the run store, from which `show`, `--follow` and the report read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from server.store import RoundRow, Store
+from shared.arrays import Arrays
+
+
+class Record:
+    """Rounds and final figures in the store."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store = store
+        self._run = run
+
+    def began(self, model: Arrays) -> None:
+        """The run is under way."""
+        self._store.set_status(self._run, "running")
+
+    def round_ended(self, row: RoundRow, model: Arrays) -> None:
+        """Remember the round."""
+        self._store.add_round(self._run, row)
+
+    def ended(self, model: Arrays, figures: Mapping[str, Mapping[str, float]]) -> None:
+        """Remember the figures; whoever ran the loop says how it ended."""
+        self._store.set_figures(self._run, figures)

@@ -1,0 +1,228 @@
+"""The round loop: ask the sites, add up what comes, step the model, tell the observers.
+
+Ours rather than Flower's `Strategy.start`, which holds all replies of a round at once, waits for ever below its
+minimum and can neither start at a later round nor say who was missing and why.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from server import algorithms
+from server.observers import Observer
+from server.store import RoundRow
+from shared import arrays
+from shared.arrays import Arrays, StructureError
+from shared.errors import InsituError, Refused
+from shared.job import Job
+from shared.messages import (
+    Accepted,
+    EvaluateRequest,
+    Figures,
+    Offer,
+    Refusal,
+    Reply,
+    TrainRequest,
+    Update,
+    read_reply,
+)
+
+log = logging.getLogger(__name__)
+
+# Why a site is missing, beside the codes of its own refusals.
+LATE = "late"
+UNAVAILABLE = "unavailable"
+REJECTED = "rejected"
+
+_POLL_SECONDS = 0.02
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class RunFailed(InsituError):
+    """The run cannot go on; its store has every round up to here."""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """One run: who is asked, over which grid, and who watches.
+
+    Attributes:
+        grid: Flower's, or the simulation's.
+        job: what is trained.
+        run: the coordinator's name of the run.
+        sites: Flower's node id of each site that may be asked → its name.
+    """
+
+    grid: Grid
+    job: Job
+    run: str
+    sites: Mapping[int, str]
+    observers: Sequence[Observer] = field(default=())
+
+    def train(self, model: Arrays) -> Arrays:
+        """All rounds of the job, from this initial model, and one last exchange for the final figures.
+
+        Raises:
+            RunFailed: if a round stays below the job's quorum.
+        """
+        algorithm = algorithms.of(self.job)
+        for observer in self.observers:
+            observer.began(model)
+        members = self._members()
+        for number in range(1, self.job.federation.rounds + 1):
+            model, row = self._round(algorithm, number, model, members)
+            for observer in self.observers:
+                observer.round_ended(row, model)
+        figures = self._figures(model, members)
+        for observer in self.observers:
+            observer.ended(model, figures)
+        return model
+
+    def _members(self) -> Mapping[int, str]:
+        """The sites that are there and accept the job; waits for the quorum until the round deadline."""
+        job = self.job.federation
+        deadline = time.monotonic() + job.round_deadline.total_seconds()
+        declined: dict[str, str] = {}
+        accepted: dict[int, str] = {}
+        while True:
+            here = {node: self.sites[node] for node in self.grid.get_node_ids() if node in self.sites}
+            new = [node for node in here if node not in accepted and here[node] not in declined]
+            offers = {node: Offer(job=self.job) for node in new}
+            for node, reply in self._exchange(offers, Accepted, group="offer", deadline=deadline):
+                if isinstance(reply, Accepted):
+                    accepted[node] = self.sites[node]
+                elif reply != UNAVAILABLE:
+                    declined[self.sites[node]] = reply
+            if len(accepted) >= job.min_sites and len(accepted) + len(declined) >= len(here):
+                return accepted
+            possible = len(self.sites) - len(declined)
+            if possible < job.min_sites or time.monotonic() > deadline:
+                raise RunFailed(
+                    f"{len(accepted)} of {len(self.sites)} sites take part, {job.min_sites} needed{_reasons(declined)}"
+                )
+            time.sleep(10 * _POLL_SECONDS)
+
+    def _round(
+        self, algorithm: algorithms.Algorithm, number: int, model: Arrays, members: Mapping[int, str]
+    ) -> tuple[Arrays, RoundRow]:
+        job = self.job.federation
+        started = time.monotonic()
+        deadline = started + job.round_deadline.total_seconds()
+        structure = arrays.structure(model)
+        sums = algorithm.begin(model)
+        contributed: list[str] = []
+        missing: dict[str, str] = {}
+        numbers: dict[str, dict[str, float]] = {}
+        request = TrainRequest(job=self.job, run=self.run, round=number, model=model)
+        for node, reply in self._exchange(
+            dict.fromkeys(members, request), Update, group=str(number), deadline=deadline
+        ):
+            site = members[node]
+            if not isinstance(reply, Update):
+                missing[site] = reply
+                continue
+            try:
+                arrays.check(reply.model, structure)
+                weight = self._weight(reply)
+            except (StructureError, KeyError) as error:
+                log.warning("round %d: the update of %s does not count: %s", number, site, error)
+                missing[site] = REJECTED
+                continue
+            sums.add(reply.model, weight=weight)
+            contributed.append(site)
+            numbers[site] = reply.numbers
+        if len(contributed) < job.min_sites:
+            raise RunFailed(
+                f"round {number}: {len(contributed)} of {len(members)} sites contributed, "
+                f"{job.min_sites} needed{_reasons(missing)}"
+            )
+        model = sums.step()
+        row = RoundRow(
+            round=number,
+            seconds=time.monotonic() - started,
+            contributed=tuple(sorted(contributed)),
+            missing=missing,
+            numbers=numbers,
+            model=arrays.digest(model),
+        )
+        return model, row
+
+    def _weight(self, update: Update) -> float:
+        return 1.0 if self.job.federation.weights == "equal" else update.numbers["training_patients"]
+
+    def _figures(self, model: Arrays, members: Mapping[int, str]) -> dict[str, dict[str, float]]:
+        """What the sites say of the final model; none are asked under a job that lets no figure leave."""
+        if self.job.private or not self.job.federation.evaluate_every:
+            return {}
+        request = EvaluateRequest(job=self.job, run=self.run, round=self.job.federation.rounds, model=model)
+        deadline = time.monotonic() + self.job.federation.round_deadline.total_seconds()
+        replies = self._exchange(dict.fromkeys(members, request), Figures, group="final", deadline=deadline)
+        return {members[node]: reply.numbers for node, reply in replies if isinstance(reply, Figures)}
+
+    def _exchange(
+        self,
+        requests: Mapping[int, Offer | TrainRequest],
+        expected: type[Accepted] | type[Update] | type[Figures],
+        *,
+        group: str,
+        deadline: float,
+    ) -> Iterator[tuple[int, Reply | str]]:
+        """Ask, and yield each site's reply, or the code of why there is none, as it comes.
+
+        A reply is forgotten once the next one is asked for: memory does not grow with the number of sites.
+        """
+        packed = _once(lambda request: request.pack())
+        messages = [
+            Message(packed(request), dst_node_id=node, message_type=request.flower_type, group_id=group)
+            for node, request in requests.items()
+        ]
+        waiting = dict(zip(self.grid.push_messages(messages), requests, strict=True))
+        del messages
+        while waiting and time.monotonic() <= deadline:
+            arrived = list(self.grid.pull_messages(list(waiting)))
+            while arrived:
+                message = arrived.pop()
+                node = waiting.pop(message.metadata.reply_to_message_id)
+                yield node, self._read(message, node, expected)
+            if waiting:
+                time.sleep(_POLL_SECONDS)
+        for node in waiting.values():
+            yield node, LATE
+
+    def _read(
+        self, message: Message, node: int, expected: type[Accepted] | type[Update] | type[Figures]
+    ) -> Reply | str:
+        if message.has_error():
+            log.warning("%s cannot be reached (code %s)", self.sites[node], message.error.code)
+            return UNAVAILABLE
+        try:
+            reply = read_reply(message.content, expected)
+        except Refused as error:
+            log.warning("the reply of %s does not count: %s", self.sites[node], error)
+            return REJECTED
+        return str(reply.code) if isinstance(reply, Refusal) else reply
+
+
+def _once(function: Callable[[_T], _R]) -> Callable[[_T], _R]:
+    """Call once per distinct object: all sites get the same request, packed once."""
+    results: dict[int, _R] = {}
+
+    def call(value: _T) -> _R:
+        if id(value) not in results:
+            results[id(value)] = function(value)
+        return results[id(value)]
+
+    return call
+
+
+def _reasons(missing: Mapping[str, str]) -> str:
+    return f" ({', '.join(f'{site}: {code}' for site, code in sorted(missing.items()))})" if missing else ""

@@ -1,0 +1,175 @@
+"""insitu-sim: virtual hospitals on one machine."""
+
+from __future__ import annotations
+
+import shared.silence  # noqa: F401  (first: nothing calls home)
+
+import json
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared import console
+from shared.errors import BadInput
+from shared.job import Job
+
+app = typer.Typer(no_args_is_help=True, help="Virtual hospitals on one machine: the same code, nobody to bother.")
+
+Out = Annotated[Path, typer.Option("--out", help="A folder that is empty or not there yet.")]
+Data = Annotated[Path, typer.Option("--data", help="One folder a hospital: a manifest.csv, or a tree of DICOM.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class TaskName(StrEnum):
+    """The tasks there are."""
+
+    SEGMENTATION = "segmentation"
+    CLASSIFICATION = "classification"
+
+
+class EngineName(StrEnum):
+    """How virtual hospitals run."""
+
+    PROCESS = "process"
+    RAY = "ray"
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    processes: Annotated[
+        bool, typer.Option("--processes", help="Over a real coordinator and real daemons on loopback, TLS and all.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The main job on three phantom hospitals: real DICOM, ε = 8 for each patient, and a report."""
+    from simulations import demonstration
+
+    _begin(out)
+    summary = demonstration.demo(out, processes=processes)
+    _finish(summary, out, as_json=as_json)
+
+
+@app.command()
+def phantoms(
+    folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
+    sites: Annotated[int, typer.Option(min=1, max=200)] = 3,
+    patients: Annotated[int, typer.Option(min=1, max=100_000, help="Of each hospital.")] = 40,
+    task: TaskName = TaskName.SEGMENTATION,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Write synthetic hospitals as DICOM, each with a scanner and a prevalence of its own."""
+    from simulations import phantoms as synthetic
+
+    _begin(folder)
+    with console.progress() as progress:
+        bar = progress.add_task("writing phantoms", total=sites * patients)
+        written = synthetic.write(
+            folder,
+            sites=sites,
+            patients=patients,
+            task=task.value,
+            seed=seed,
+            progress=lambda: progress.advance(bar),
+        )
+    job_file = folder / "job.toml"
+    job_file.write_text(synthetic.job(task.value).to_toml(), encoding="utf-8")
+    typer.echo(f"{len(written)} hospitals in {folder}; a job for them in {job_file}")
+
+
+@app.command()
+def run(
+    job: Annotated[Path, typer.Argument(help="A job.toml.")],
+    data: Data,
+    out: Out,
+    engine: EngineName = EngineName.PROCESS,
+    as_json: AsJson = False,
+) -> None:
+    """Run a job over virtual hospitals."""
+    _compare(job, data, out, engine, (), as_json=as_json)
+
+
+@app.command()
+def compare(
+    job: Annotated[Path, typer.Argument(help="A job.toml.")],
+    data: Data,
+    out: Out,
+    engine: EngineName = EngineName.PROCESS,
+    as_json: AsJson = False,
+) -> None:
+    """Run a job as each hospital alone, pooled, federated, and federated with privacy."""
+    from simulations.compare import ARMS
+
+    _compare(job, data, out, engine, ARMS, as_json=as_json)
+
+
+@app.command()
+def networks(as_json: AsJson = False) -> None:
+    """The networks there are."""
+    from shared import networks as catalogue
+
+    console.listing(catalogue.describe(), as_json=as_json, title="networks")
+
+
+@app.command()
+def algorithms(as_json: AsJson = False) -> None:
+    """The federated algorithms there are."""
+    from server import algorithms as catalogue
+
+    console.listing(catalogue.describe(), as_json=as_json, title="algorithms")
+
+
+@app.command()
+def bench(
+    name: Annotated[str | None, typer.Argument(help="One benchmark; all without a name.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure, side by side in one run."""
+    from simulations import benchmarks
+
+    for result in benchmarks.run(name):
+        if as_json:
+            typer.echo(json.dumps(result))
+        else:
+            console.listing(result["rows"], as_json=False, title=result["name"])
+
+
+def _begin(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput("is not empty; choose a folder that is empty or not there yet", file=out)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _compare(
+    job_file: Path, data: Path, out: Path, engine: EngineName, arms: tuple[str, ...], *, as_json: bool
+) -> None:
+    from simulations import hospitals, study
+
+    job = Job.load(job_file)
+    study.check(job, file=job_file)
+    hospitals.found(data)
+    _begin(out)
+    with console.progress() as progress:
+        started = time.monotonic()
+        sites = hospitals.admit(data, out / "sites", progress=progress)
+        summary = study.run(job, sites, out, engine=engine.value, arms=arms, progress=progress, started=started)
+    _finish(summary, out, as_json=as_json)
+
+
+def _finish(summary: dict, out: Path, *, as_json: bool) -> None:
+    from simulations import tables
+
+    if as_json:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        tables.show(summary)
+        typer.echo(f"\nsummary.json, model.safetensors, events/ and report.html are in {out}")
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(console.run(app))
