@@ -75,9 +75,9 @@ def dump(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def table(
+def listing(
     rows: Iterable[Mapping[str, object]],
-    columns: Mapping[str, str],
+    columns: Mapping[str, str] | None = None,
     *,
     as_json: bool = False,
     title: str | None = None,
@@ -87,7 +87,8 @@ def table(
 
     Args:
         rows: each a mapping; JSON shows all keys of it.
-        columns: key → heading of what the table shows; None and missing keys are shown as –.
+        columns: key → heading of what the table shows, by default all keys of the first row; a value that is None
+            or missing is shown as –.
         as_json: what `--json` said.
         title: above the table.
         empty: said (on stderr) where there are no rows.
@@ -99,6 +100,7 @@ def table(
     if not rows:
         say(empty)
         return
+    columns = columns or {key: key.replace("_", " ") for key in rows[0]}
     grid = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for key, heading in columns.items():
         numeric = all(isinstance(row.get(key), int | float | None) for row in rows)

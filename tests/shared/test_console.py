@@ -17,11 +17,11 @@ app = console.app("A command.")
 
 @app.command()
 def done() -> None:
-    console.table([{"name": "[bold]a[/bold]", "n": 1, "secret": [1]}], {"name": "Name", "n": "N"})
+    console.listing([{"name": "[bold]a[/bold]", "n": 1, "secret": [1]}], {"name": "Name", "n": "N"})
 
 @app.command()
 def listed(json: console.Json = False) -> None:
-    console.table([{"name": "a", "n": 0.5}], {"name": "Name"}, as_json=json)
+    console.listing([{"name": "a", "n": 0.5}], as_json=json)
 
 @app.command()
 def bad() -> None:
