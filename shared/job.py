@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -130,6 +131,8 @@ class Network(BaseModel):
     @model_validator(mode="after")
     def _one_spelling(self) -> Self:
         for key, value in (self.model_extra or {}).items():
+            if not _is_plain(value):
+                raise ValueError(f"{key}: expected a finite number, a text, true or false, or a list of them")
             self.__pydantic_extra__[key] = _canonical(value)  # type: ignore[index]
         return self
 
@@ -383,6 +386,13 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value
+
+
+def _is_plain(value: object) -> bool:
+    """Whether TOML and JSON both say it, and mean the same."""
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _without_none(value: Any) -> Any:

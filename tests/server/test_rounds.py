@@ -1,0 +1,147 @@
+"""The round loop over real Flower messages, with sites that answer in known ways."""
+
+import numpy as np
+import pytest
+from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
+
+from server.algorithms.fedavg import FedAvg
+from server.rounds import Federation, RunFailed
+from shared.errors import RefusalCode
+from shared.messages import Accepted, Figures, Refusal, TrainRequest, Update
+from simulations.grid import InProcessGrid
+
+START = {"w": np.zeros(3, np.float32)}
+
+
+class Watcher:
+    def __init__(self):
+        self.rows, self.models, self.figures = [], [], None
+
+    def began(self, model):
+        self.models.append(model)
+
+    def round_ended(self, row, model):
+        self.rows.append(row)
+        self.models.append(model)
+
+    def ended(self, model, figures):
+        self.figures = figures
+
+
+def sites_that(**answers):
+    """A ClientApp whose site NAME moves the model by a number, or answers with a code, an error or another reply."""
+    app = ClientApp()
+    names = sorted(answers)
+
+    def name_of(context: Context) -> str:
+        return names[context.node_id - 2]
+
+    @app.query("offer")
+    def offer(message, context):
+        answer = answers[name_of(context)]
+        declines = isinstance(answer, tuple)
+        return Message((Refusal(code=answer[0]) if declines else Accepted()).pack(), reply_to=message)
+
+    @app.train()
+    def train(message, context):
+        answer = answers[name_of(context)]
+        if isinstance(answer, Error):
+            return Message(answer, reply_to=message)
+        request = TrainRequest.unpack(message.content)
+        if isinstance(answer, RefusalCode):
+            return Message(Refusal(code=answer).pack(), reply_to=message)
+        model = answer(request) if callable(answer) else {"w": request.model["w"] + np.float32(answer)}
+        return Message(Update(round=request.round, model=model, numbers={"dice": 0.5}).pack(), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message, context):
+        return Message(Figures(numbers={"dice": 0.9}).pack(), reply_to=message)
+
+    nodes = dict(enumerate(names, start=2))
+    return InProcessGrid(app, {node: f"/nowhere/{name}" for node, name in nodes.items()}), nodes
+
+
+def federate(job, **answers):
+    grid, sites = sites_that(**answers)
+    watcher = Watcher()
+    federation = Federation(grid=grid, job=job, run="run", sites=sites, observers=(watcher,))
+    return federation, watcher
+
+
+def test_every_round_is_the_mean_of_the_sites_models(job):
+    federation, watcher = federate(job, a=1, b=3)
+    model = federation.train(START)
+    assert model["w"].tolist() == [4.0, 4.0, 4.0]
+    assert [row.contributed for row in watcher.rows] == [("a", "b")] * 2
+    assert watcher.rows[0].numbers == {"a": {"dice": 0.5}, "b": {"dice": 0.5}}
+    assert watcher.figures == {"a": {"dice": 0.9}, "b": {"dice": 0.9}}
+
+
+def test_a_site_that_refuses_is_named_with_its_code_and_the_round_goes_on(job):
+    federation, watcher = federate(job, a=1, b=RefusalCode.OVER_BUDGET)
+    assert federation.train(START)["w"].tolist() == [2.0, 2.0, 2.0]
+    assert watcher.rows[0].missing == {"b": "over_budget"}
+    assert watcher.rows[0].contributed == ("a",)
+
+
+def test_a_site_that_declines_the_job_is_never_asked_to_train(job):
+    federation, watcher = federate(job, a=1, b=(RefusalCode.TASK,))
+    federation.train(START)
+    assert all(row.contributed == ("a",) and not row.missing for row in watcher.rows)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda request: {"w": np.zeros(4, np.float32)},
+        lambda request: {"w": np.zeros(3, np.float64)},
+        lambda request: {"v": np.zeros(3, np.float32)},
+        lambda request: {"w": np.array([0, 1, np.nan], np.float32)},
+    ],
+)
+def test_an_update_of_another_structure_or_not_finite_does_not_count(job, wrong):
+    federation, watcher = federate(job, a=1, b=wrong)
+    assert federation.train(START)["w"].tolist() == [2.0, 2.0, 2.0]
+    assert watcher.rows[0].missing == {"b": "rejected"}
+
+
+def test_a_site_flower_cannot_reach_is_unavailable(job):
+    federation, watcher = federate(job, a=1, b=Error(code=3, reason="gone"))
+    federation.train(START)
+    assert watcher.rows[0].missing == {"b": "unavailable"}
+
+
+def test_a_round_below_its_quorum_fails_and_says_why(job):
+    federation, watcher = federate(job.varied(federation={"min_sites": 2}), a=1, b=RefusalCode.OVER_BUDGET)
+    with pytest.raises(RunFailed, match=r"round 1: 1 of 2 sites contributed, 2 needed \(b: over_budget\)"):
+        federation.train(START)
+    assert watcher.rows == []
+
+
+def test_a_run_that_too_many_sites_decline_fails_before_training(job):
+    federation, watcher = federate(job.varied(federation={"min_sites": 2}), a=1, b=(RefusalCode.PRIVACY_REQUIRED,))
+    with pytest.raises(RunFailed, match="b: privacy_required"):
+        federation.train(START)
+    assert watcher.rows == []
+
+
+def test_no_figures_are_asked_for_under_privacy(private_job):
+    federation, watcher = federate(private_job, a=1)
+    federation.train(START)
+    assert watcher.figures == {}
+
+
+def test_fedavg_weights_by_size_and_ignores_the_order_of_arrival():
+    model = {"w": np.zeros(2, np.float32)}
+    rng = np.random.default_rng(0)
+    updates = [({"w": rng.normal(size=2).astype(np.float32)}, float(weight)) for weight in (1, 2, 5)]
+    results = []
+    for order in (updates, updates[::-1]):
+        sums = FedAvg().begin(model)
+        for update, weight in order:
+            sums.add(update, weight=weight)
+        results.append(sums.step()["w"])
+    expected = sum(update["w"] * weight for update, weight in updates) / 8
+    assert np.array_equal(*results)
+    assert np.allclose(results[0], expected, atol=1e-6)
