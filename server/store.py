@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS runs (
     status TEXT NOT NULL, message TEXT NOT NULL DEFAULT '', submitted TEXT NOT NULL, ended TEXT);
 CREATE TABLE IF NOT EXISTS rounds (
     run TEXT NOT NULL REFERENCES runs(id), round INTEGER NOT NULL, seconds REAL NOT NULL,
-    contributed TEXT NOT NULL, missing TEXT NOT NULL, numbers TEXT NOT NULL, model TEXT NOT NULL,
+    contributed TEXT NOT NULL, missing TEXT NOT NULL, numbers TEXT NOT NULL, model TEXT NOT NULL, ended TEXT NOT NULL,
     PRIMARY KEY (run, round));
 CREATE TABLE IF NOT EXISTS figures (
     run TEXT NOT NULL REFERENCES runs(id), site TEXT NOT NULL, numbers TEXT NOT NULL, PRIMARY KEY (run, site));
@@ -72,6 +72,7 @@ class RoundRow:
         missing: the other sites that were asked, each with the code of why.
         numbers: what the sites said of the incoming model, by site.
         model: SHA-256 of the new global model.
+        ended: when, ISO 8601 in UTC.
     """
 
     round: int
@@ -80,6 +81,7 @@ class RoundRow:
     missing: Mapping[str, str]
     numbers: Mapping[str, Mapping[str, float]]
     model: str
+    ended: str = field(default_factory=lambda: _now())
 
 
 class Store:
@@ -126,13 +128,6 @@ class Store:
                 db.execute("INSERT INTO sites VALUES (?, ?, ?, ?)", (name, str(node_id), public_key, _now()))
         except sqlite3.IntegrityError:
             raise BadInput(f"a site named {name!r}, or one with this key, is already admitted") from None
-
-    def replace_sites(self, nodes: Mapping[int, str]) -> None:
-        """Know these nodes by these names, and no others: a simulation's, which have no keys."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM sites")
-            rows = [(name, str(node), f"none: {name}", _now()) for node, name in nodes.items()]
-            db.executemany("INSERT INTO sites VALUES (?, ?, ?, ?)", rows)
 
     def sites(self) -> dict[str, SiteRow]:
         """All admitted sites, by name."""
@@ -195,13 +190,14 @@ class Store:
         values = asdict(row)
         with self._transaction() as db:
             db.execute(
-                "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run,
                     row.round,
                     row.seconds,
                     *(json.dumps(values[key]) for key in ("contributed", "missing", "numbers")),
                     row.model,
+                    row.ended,
                 ),
             )
 
@@ -217,6 +213,7 @@ class Store:
                 missing=json.loads(row["missing"]),
                 numbers=json.loads(row["numbers"]),
                 model=row["model"],
+                ended=row["ended"],
             )
             for row in rows
         ]
@@ -252,4 +249,4 @@ def _run_row(row: sqlite3.Row) -> RunRow:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shared.silence  # noqa: F401  (first: nothing calls home)
-
-import json
-import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -17,11 +13,10 @@ from shared import console
 from shared.errors import BadInput
 from shared.job import Job
 
-app = typer.Typer(no_args_is_help=True, help="Virtual hospitals on one machine: the same code, nobody to bother.")
+app = console.app("Virtual hospitals on one machine: the same code, nobody to bother.")
 
 Out = Annotated[Path, typer.Option("--out", help="A folder that is empty or not there yet.")]
 Data = Annotated[Path, typer.Option("--data", help="One folder a hospital: a manifest.csv, or a tree of DICOM.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class TaskName(StrEnum):
@@ -44,7 +39,7 @@ def demo(
     processes: Annotated[
         bool, typer.Option("--processes", help="Over a real coordinator and real daemons on loopback, TLS and all.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: console.Json = False,
 ) -> None:
     """The main job on three phantom hospitals: real DICOM, ε = 8 for each patient, and a report."""
     from simulations import demonstration
@@ -78,7 +73,7 @@ def phantoms(
         )
     job_file = folder / "job.toml"
     job_file.write_text(synthetic.job(task.value).to_toml(), encoding="utf-8")
-    typer.echo(f"{len(written)} hospitals in {folder}; a job for them in {job_file}")
+    console.say(f"{len(written)} hospitals in {folder}; a job for them in {job_file}")
 
 
 @app.command()
@@ -87,7 +82,7 @@ def run(
     data: Data,
     out: Out,
     engine: EngineName = EngineName.PROCESS,
-    as_json: AsJson = False,
+    as_json: console.Json = False,
 ) -> None:
     """Run a job over virtual hospitals."""
     _compare(job, data, out, engine, (), as_json=as_json)
@@ -99,7 +94,7 @@ def compare(
     data: Data,
     out: Out,
     engine: EngineName = EngineName.PROCESS,
-    as_json: AsJson = False,
+    as_json: console.Json = False,
 ) -> None:
     """Run a job as each hospital alone, pooled, federated, and federated with privacy."""
     from simulations.compare import ARMS
@@ -108,7 +103,7 @@ def compare(
 
 
 @app.command()
-def networks(as_json: AsJson = False) -> None:
+def networks(as_json: console.Json = False) -> None:
     """The networks there are."""
     from shared import networks as catalogue
 
@@ -116,7 +111,7 @@ def networks(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def algorithms(as_json: AsJson = False) -> None:
+def algorithms(as_json: console.Json = False) -> None:
     """The federated algorithms there are."""
     from server import algorithms as catalogue
 
@@ -126,16 +121,17 @@ def algorithms(as_json: AsJson = False) -> None:
 @app.command()
 def bench(
     name: Annotated[str | None, typer.Argument(help="One benchmark; all without a name.")] = None,
-    as_json: AsJson = False,
+    as_json: console.Json = False,
 ) -> None:
     """Measure, side by side in one run."""
     from simulations import benchmarks
 
-    for result in benchmarks.run(name):
-        if as_json:
-            typer.echo(json.dumps(result))
-        else:
-            console.listing(result["rows"], as_json=False, title=result["name"])
+    results = benchmarks.run(name)
+    if as_json:
+        console.dump(results[name] if name else results)
+        return
+    for title, result in results.items():
+        console.listing(result["rows"], title=title)
 
 
 def _begin(out: Path) -> None:
@@ -164,12 +160,12 @@ def _finish(summary: dict, out: Path, *, as_json: bool) -> None:
     from simulations import tables
 
     if as_json:
-        typer.echo(json.dumps(summary, ensure_ascii=False))
+        console.dump(summary)
     else:
         tables.show(summary)
-        typer.echo(f"\nsummary.json, model.safetensors, events/ and report.html are in {out}")
+        console.say(f"summary.json, model.safetensors, events/ and report.html are in {out}")
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point."""
-    sys.exit(console.run(app))
+    console.run(app)

@@ -94,7 +94,7 @@ def write(collection: str, source: Path, data: Path) -> list[Path]:
     return manifests
 
 
-app = typer.Typer()
+app = console.app("Manifests of public collections.")
 
 
 @app.command()
@@ -105,8 +105,8 @@ def main(
 ) -> None:
     """Write the manifests of a public collection."""
     for file in write(collection, source, data):
-        typer.echo(str(file))
+        print(file)
 
 
 if __name__ == "__main__":
-    raise SystemExit(console.run(app))
+    console.run(app)

@@ -13,19 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from client.data.loading import Cohort
 from rich.progress import Progress
 
-from client.data.loading import Cohort
 from client.site import Site
-from server.observers.checkpoint import of_round
-from server.store import Store
-from shared import arrays, tasks
-from shared.arrays import Arrays
+from shared import tasks
 from shared.job import Job
 from simulations import figures
-from simulations.engine import Engine, simulate
+from simulations.engine import Engine, Finished, simulate
 from simulations.hospitals import DATASET, pool
-from simulations.watching import watched
+from simulations.hospitals import POOLED as POOLED_SITE
+from simulations.watching import on
 
 ALONE = "alone"
 POOLED = "pooled"
@@ -37,12 +35,11 @@ ARMS = (ALONE, POOLED, FEDERATED, PRIVATE)
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of training, and what came of it at every hospital."""
+    """One way of training, and what came of it at every hospital (exact figures of the test patients)."""
 
     name: str
     job: Job
-    run: str
-    model: Arrays
+    finished: Finished
     figures: dict[str, figures.Figures]
 
     def as_row(self) -> dict[str, Any]:
@@ -53,51 +50,53 @@ class Arm:
 
 
 class Comparison:
-    """Trains the arms that are asked for, one after the other, into one store."""
+    """Trains the arms that are asked for, one after the other, each with a coordinator's home of its own.
 
-    def __init__(
-        self, job: Job, sites: Mapping[str, Site], store: Store, *, engine: Engine, progress: Progress
-    ) -> None:
+    Args:
+        job: what is trained.
+        sites: the virtual hospitals.
+        out: where the homes are made.
+        engine: of the federated arms; a hospital alone is always trained in this process.
+        progress: shows a bar an arm.
+    """
+
+    def __init__(self, job: Job, sites: Mapping[str, Site], out: Path, *, engine: Engine, progress: Progress) -> None:
         self._job = job
         self._sites = sites
-        self._store = store
+        self._out = out
         self._engine = engine
         self._progress = progress
 
-    def arms(self, names: Sequence[str], homes: Path) -> dict[str, Arm]:
-        """The arms of these names; `federated-private` only where the job has privacy.
-
-        Args:
-            names: from `ARMS`.
-            homes: where the home of the pooled data is made.
-        """
+    def arms(self, names: Sequence[str]) -> dict[str, Arm]:
+        """The arms of these names, from `ARMS`; `federated-private` only where the job has privacy."""
         arms: list[Arm] = []
         plain = self._job.without_privacy()
         if ALONE in names:
             for name, site in self._sites.items():
                 arms.append(self._train(f"{ALONE}:{name}", _in_one_go(plain, self._steps()), {name: site}))
         if POOLED in names:
-            arms += self._pooled(plain, pool(self._sites, homes))
+            arms += self._pooled(plain)
         if FEDERATED in names:
-            arms.append(self._train(FEDERATED, plain, self._sites))
+            arms.append(self._train(FEDERATED, plain, self._sites, engine=self._engine))
         if PRIVATE in names and self._job.private:
-            arms.append(self._train(PRIVATE, self._job, self._sites))
+            arms.append(self._train(PRIVATE, self._job, self._sites, engine=self._engine))
         return {arm.name: arm for arm in arms}
 
-    def _train(self, name: str, job: Job, sites: Mapping[str, Site]) -> Arm:
-        with watched(self._progress, self._store, job, name):
-            run = simulate(job, sites, self._store, engine=self._engine)
-        return self._evaluated(name, job, run, job.federation.rounds)
+    def _train(self, name: str, job: Job, sites: Mapping[str, Site], *, engine: Engine = "process") -> Arm:
+        home = self._out / "arms" / name.replace(":", "-")
+        finished = simulate(job, sites, home, engine=engine, watch=on(self._progress, name))
+        return self._evaluated(name, job, finished)
 
-    def _pooled(self, plain: Job, site: Site) -> list[Arm]:
+    def _pooled(self, plain: Job) -> list[Arm]:
+        """One run of as many rounds as there are hospitals: the first is `pooled`, all are `pooled-total`."""
         in_sequence = _in_one_go(plain, self._steps())
         job = in_sequence.varied(federation={"rounds": len(self._sites)})
-        total = self._train(POOLED_TOTAL, job, {POOLED: site})
-        return [self._evaluated(POOLED, in_sequence, total.run, 1), total]
+        total = self._train(POOLED_TOTAL, job, {POOLED_SITE: pool(self._sites, self._out / "sites")})
+        return [self._evaluated(POOLED, in_sequence, total.finished, number=1), total]
 
-    def _evaluated(self, name: str, job: Job, run: str, rounds: int) -> Arm:
-        model = arrays.load(of_round(self._store.folder(run), rounds))
-        return Arm(name, job, run, model, figures.exact(job, model, self._sites, split="test", full=True))
+    def _evaluated(self, name: str, job: Job, finished: Finished, *, number: int | None = None) -> Arm:
+        exact = figures.exact(job, finished.model(number), self._sites, split="test", full=True)
+        return Arm(name, job, finished, exact)
 
     def _steps(self) -> int:
         """Optimiser steps in sequence of the whole federation, at the hospital that takes most."""

@@ -12,6 +12,7 @@ from statistics import fmean
 from client.data.loading import Cohort
 from client.device import choose
 from client.evaluation import evaluate
+
 from client.site import Site
 from shared import networks
 from shared.arrays import Arrays, into_network

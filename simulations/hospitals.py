@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from client.data.registry import Registry
 from rich.progress import Progress
 
-from client.data.registry import Registry
 from client.site import SITE_NAME, DatasetRules, Policy, Site, SiteConfig
 from shared.errors import BadInput
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from client.data.loading import Cohort
 from client.ledger import Ledger
+
 from client.site import Site
 from server import report
-from server.observers.checkpoint import FINAL, of_round
-from server.store import Store
+from server.observers.checkpoint import FINAL
 from shared import accounting, arrays, networks, tasks
 from shared.arrays import write_atomically
 from shared.job import Job
@@ -27,73 +27,67 @@ from simulations.hospitals import DATASET
 _LIBRARIES = ("insitu", "flwr", "torch", "monai", "opacus", "pydicom")
 
 
-def summarise(
-    job: Job, run: str, sites: Mapping[str, Site], store: Store, *, engine: str, seconds: float, arms: Mapping[str, Arm]
-) -> dict[str, Any]:
-    """The summary of one run over these sites, with the arms it was compared to, if any."""
-    folder = store.folder(run)
-    main = tasks.of(job).main
-    before = figures.exact(job, arrays.load(of_round(folder, 0)), sites, split="test")
-    after = figures.exact(job, arrays.load(folder / FINAL), sites, split="test", full=True)
+def summarise(arm: Arm, sites: Mapping[str, Site], *, engine: str, arms: Mapping[str, Arm]) -> dict[str, Any]:
+    """The summary of the job's own arm, with the arms it was compared to, if any; `seconds` is the caller's."""
+    job = arm.job
+    before = figures.exact(job, arm.finished.model(0), sites, split="test")
     summary = {
         "job": job.model_dump(mode="json", exclude_none=True),
         "digest": job.digest,
         "engine": engine,
         "algorithm": job.federation.algorithm,
-        "seconds": round(seconds, 2),
+        "seconds": 0.0,
         "versions": {name: version(name) for name in _LIBRARIES},
         "figures": "exact, computed outside the sites' door, as only a simulation may",
         "sites": {
             name: {
                 "patients": figures.patients(job, site),
                 "before": before[name],
-                "after": after[name],
-                "privacy": _privacy(job, run, site),
+                "after": arm.figures[name],
+                "privacy": _privacy(arm, site),
             }
             for name, site in sites.items()
         },
-        "mean": figures.mean(after.values()),
-        "worst": figures.worst(after.values(), main),
-        "rounds": _rounds(job, run, sites, store),
+        **{key: value for key, value in arm.as_row().items() if key != "sites"},
+        "rounds": _rounds(arm, sites),
     }
     if arms:
-        summary["arms"] = {name: arm.as_row() for name, arm in arms.items()}
+        summary["arms"] = {name: other.as_row() for name, other in arms.items()}
     return summary
 
 
-def _rounds(job: Job, run: str, sites: Mapping[str, Site], store: Store) -> list[dict[str, Any]]:
-    """Every round with the validation figure of its model at each site."""
-    folder = store.folder(run)
+def _rounds(arm: Arm, sites: Mapping[str, Site]) -> list[dict[str, Any]]:
+    """Every round with the validation figures of its model at each site."""
     return [
         {
             "round": row.round,
             "seconds": round(row.seconds, 3),
             "contributed": list(row.contributed),
             "missing": dict(row.missing),
-            "sites": figures.exact(job, arrays.load(of_round(folder, row.round)), sites, split="validation"),
+            "sites": figures.exact(arm.job, arm.finished.model(row.round), sites, split="validation"),
         }
-        for row in store.rounds(run)
+        for row in arm.finished.rounds
     ]
 
 
-def _privacy(job: Job, run: str, site: Site) -> dict[str, float] | None:
+def _privacy(arm: Arm, site: Site) -> dict[str, float] | None:
     """What this run has spent here, composed from the site's own ledger."""
-    if not job.private:
+    privacy = arm.job.privacy
+    if not arm.job.private or privacy.delta is None or privacy.sample_rate is None:
         return None
-    history = Ledger(site).history(DATASET, job=job.digest, run=run)
-    delta = float(job.privacy.delta or 0)
+    history = Ledger(site).history(DATASET, job=arm.job.digest, run=arm.finished.run)
     return {
-        "epsilon": accounting.epsilon(history, delta=delta),
-        "delta": delta,
-        "noise_multiplier": history[0][0] if history else accounting.noise_for(job),
-        "sample_rate": float(job.privacy.sample_rate or 0),
+        "epsilon": accounting.epsilon(history, delta=privacy.delta),
+        "delta": privacy.delta,
+        "noise_multiplier": accounting.noise_for(arm.job),
+        "sample_rate": privacy.sample_rate,
         "steps": sum(steps for _, _, steps in history),
     }
 
 
-def write(out: Path, summary: Mapping[str, Any], job: Job, run: str, sites: Mapping[str, Site], store: Store) -> None:
+def write(out: Path, summary: Mapping[str, Any], arm: Arm, sites: Mapping[str, Site]) -> None:
     """Write everything into OUT."""
-    model = arrays.load(store.folder(run) / FINAL)
+    job, model = arm.job, arm.finished.model()
     arrays.save(out / FINAL, model, {"job": job.canonical(), "digest": job.digest})
     write_atomically(out / "summary.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
     _events(out / "events", summary, tasks.of(job).main)

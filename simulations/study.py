@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from client.data.registry import Registry
 from rich.progress import Progress
 
-from client.data.registry import Registry
 from client.site import Site
 from server import algorithms
-from server.store import Store
 from shared import networks
 from shared.errors import BadInput, Refused
 from shared.job import Job
@@ -67,23 +66,12 @@ def run(
         InsituError: if a run fails.
     """
     fits(job, sites)
-    coordinator = out / "coordinator"
-    coordinator.mkdir()
-    store = Store(coordinator / "store.sqlite")
     own = PRIVATE if job.private else FEDERATED
-    comparison = Comparison(job, sites, store, engine=engine, progress=progress)
-    trained = comparison.arms([*dict.fromkeys([*arms, own])], out / "sites")
+    trained = Comparison(job, sites, out, engine=engine, progress=progress).arms([*arms, own])
     task = progress.add_task("evaluating and writing the report", total=None)
-    summary = results.summarise(
-        job,
-        trained[own].run,
-        sites,
-        store,
-        engine=engine,
-        seconds=time.monotonic() - started,
-        arms=trained if arms else {},
-    )
-    results.write(out, summary, job, trained[own].run, sites, store)
+    summary = results.summarise(trained[own], sites, engine=engine, arms=trained if arms else {})
+    summary["seconds"] = round(time.monotonic() - started, 2)
+    results.write(out, summary, trained[own], sites)
     progress.update(task, total=1, completed=1)
     return summary
 

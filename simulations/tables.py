@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-
 from shared.accounting import CLAIM
 
 _MAIN = {"segmentation": "dice", "classification": "auroc"}

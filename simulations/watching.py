@@ -1,37 +1,45 @@
-"""Shows on a progress bar how many rounds of the newest run are done, from the store, whoever runs them."""
+"""Shows on a progress bar how many rounds of a run are done, from its store, whoever runs them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.progress import Progress
 
 from server.store import Store
-from shared.job import Job
 
 _SECONDS = 0.2
 
+Watch = Callable[[Store, str], AbstractContextManager[None]]
 
-@contextmanager
-def watched(progress: Progress, store: Store, job: Job, label: str) -> Iterator[None]:
-    """Advance a bar for the next run of this job while the block runs."""
-    task = progress.add_task(label, total=job.federation.rounds)
-    before = len(store.runs())
-    done = threading.Event()
 
-    def look() -> None:
-        while not done.wait(_SECONDS):
-            runs = store.runs()
-            if len(runs) > before:
-                progress.update(task, completed=len(store.rounds(runs[0].id)))
+def unwatched(store: Store, run: str) -> AbstractContextManager[None]:
+    """Shows nothing."""
+    return nullcontext()
 
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield
-        progress.update(task, completed=job.federation.rounds)
-    finally:
-        done.set()
-        watcher.join()
+
+def on(progress: Progress, label: str) -> Watch:
+    """Shows a bar under this label while the run goes on."""
+
+    @contextmanager
+    def watch(store: Store, run: str) -> Iterator[None]:
+        total = store.run(run).job.federation.rounds
+        task = progress.add_task(label, total=total)
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.wait(_SECONDS):
+                progress.update(task, completed=len(store.rounds(run)))
+
+        watcher = threading.Thread(target=look, daemon=True)
+        watcher.start()
+        try:
+            yield
+            progress.update(task, completed=total)
+        finally:
+            done.set()
+            watcher.join()
+
+    return watch
