@@ -88,7 +88,7 @@ class Summary:
     @property
     def private(self) -> bool:
         """Whether the job protects patients by differential privacy."""
-        return (self.part("job").get("privacy") or {}).get("mode", "patient") != "none"
+        return bool((self.part("job").get("privacy") or {}).get("mode", "patient") != "none")
 
     @property
     def largest_epsilon(self) -> float | None:

@@ -90,7 +90,8 @@ def _segmented(network: nn.Module, image: Tensor) -> np.ndarray:
     try:
         with torch.inference_mode():
             device = next(network.parameters()).device
-            return network(image[None].to(device)).argmax(dim=1)[0].cpu().numpy()
+            logits: Tensor = network(image[None].to(device))
+            return logits.argmax(dim=1)[0].cpu().numpy()
     finally:
         network.train(training)
 
@@ -125,7 +126,7 @@ def _outlines(mask: np.ndarray) -> list[np.ndarray]:
     """Closed outlines (points, 2) of every class but the background, in rows and columns."""
     padded = np.pad(mask, 1)
     classes = [index for index in np.unique(mask) if index > 0]
-    return [line - 1 for index in classes for line in find_contours((padded == index).astype(float), 0.5)]
+    return [line - 1 for index in classes for line in find_contours((padded == index).astype(float), 0.5)]  # type: ignore[no-untyped-call]
 
 
 def _labelled(picture: Image.Image) -> bytes:
