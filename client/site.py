@@ -27,8 +27,8 @@ from typing import Annotated, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shared.arrays import write_atomically
 from shared.errors import BadInput, InsituError
+from shared.files import write_atomically
 from shared.job import Positive, explain
 
 SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"

@@ -7,7 +7,6 @@ A model on the wire and on disk is a dict from parameter name to a contiguous fl
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from safetensors.numpy import save as _encode
 from torch import nn
 
 from shared.errors import BadInput
+from shared.files import write_atomically as write_atomically
 
 Arrays = dict[str, npt.NDArray[np.floating]]
 Structure = dict[str, tuple[tuple[int, ...], str]]
@@ -123,20 +123,3 @@ def load(path: Path) -> Arrays:
         raise BadInput("no such file; expected a model.safetensors", file=path) from None
     except StructureError as error:
         raise BadInput(str(error), file=path) from None
-
-
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write, fsync, rename, fsync the folder: after a power cut the file is the old one or the new one."""
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
