@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from server.summary import Summary, number
 from shared.accounting import CLAIM
-from shared.arrays import write_atomically
+from shared.files import write_atomically
 
 SPLITS = ("train", "validation", "test")
 
