@@ -1,14 +1,14 @@
 """Site: a hospital's home folder, its configuration and its secret.
 
-    HOME/
-      site.toml          the hospital's configuration and policy; only the operator writes it
-      keys/secret        32 bytes: names patients and splits them; never leaves
-      keys/site.pem      the site's private key (P-384); keys/site.pub is what the coordinator gets
-      registry.sqlite    the datasets: patients, images, labels, and what was left out
-      ledger.sqlite      the privacy budget
-      cache/             preprocessed images
-      replies/           what was answered, kept so that the same question gets the same bytes
-      log/               the daemon's logs
+HOME/
+  site.toml          the hospital's configuration and policy; only the operator writes it
+  keys/secret        32 bytes: names patients and splits them; never leaves
+  keys/site.pem      the site's private key (P-384); keys/site.pub is what the coordinator gets
+  registry.sqlite    the datasets: patients, images, labels, and what was left out
+  ledger.sqlite      the privacy budget
+  cache/             preprocessed images
+  replies/           what was answered, kept so that the same question gets the same bytes
+  log/               the daemon's logs
 """
 
 from __future__ import annotations
