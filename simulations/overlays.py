@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from client.data.loading import Cohort
 from PIL import Image, ImageDraw, ImageFont
 from skimage.measure import find_contours
 from torch import Tensor, nn
+
+from client.data.loading import Cohort
 
 TRUTH = (80, 210, 255)
 MODEL = (255, 150, 40)
