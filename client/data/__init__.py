@@ -1,0 +1,1 @@
+"""Datasets: the only code that opens a scan."""
