@@ -82,7 +82,7 @@ class Images(_Section):
 
     Attributes:
         channels: of the image as it is read (1 grey, 3 colour).
-        size: rows, columns (2D) or rows, columns, slices (3D), in voxels after preprocessing.
+        size: in voxels after preprocessing: rows, columns (2D), or along the patient's right, front and head (3D).
         intensity: `zscore` (mean 0, deviation 1 over the image), `unit` (0 to 1 between minimum and maximum),
             `percentile` (0 to 1 between the 1st and 99th percentile, clipped), `window` (the same over `window`).
         window: centre and width, in the image's own units (Hounsfield in CT); choosing it chooses `window`.
