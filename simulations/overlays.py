@@ -49,7 +49,8 @@ def examples(cohort: Cohort, network: nn.Module, *, count: int = 2) -> list[byte
 
     Returns:
         One PNG a patient: of the patient's image with most foreground, in a volume the slice with most foreground (the
-        middle one of several), the outlines of every class, in blue of the truth and in orange of the model.
+        middle one of several, seen from the feet, front up). The outlines of every class, broad and blue of the truth,
+        thin and orange of the model.
     """
     pictures: list[bytes] = []
     shown = 0
@@ -73,8 +74,18 @@ def _plane(cohort: Cohort, patient: int, network: nn.Module) -> _Plane | None:
     shown = image.numpy()
     if truth.ndim == 3:
         index = _fullest(truth)
-        shown, truth, model = shown[..., index], truth[..., index], model[..., index]
+        shown, truth, model = (_upright(volume[..., index]) for volume in (shown, truth, model))
+        pixel = (pixel[1], pixel[0])
     return _Plane(np.moveaxis(shown, 0, -1), truth, model, (pixel[0], pixel[1]))
+
+
+def _upright(plane: np.ndarray) -> np.ndarray:
+    """A plane (…, right, front) of a volume in RAS as radiologists look at it: the patient's right at the left.
+
+    Returns:
+        (…, rows from front to back, columns from right to left).
+    """
+    return np.swapaxes(plane[..., ::-1, ::-1], -2, -1)
 
 
 def _fullest(truth: np.ndarray) -> int:
@@ -106,11 +117,11 @@ def _draw(plane: _Plane) -> bytes:
     # Outlines are drawn at twice the size and shrunk, which makes their edges smooth.
     drawing = Image.new("RGBA", (2 * size[0], 2 * size[1]))
     pen = ImageDraw.Draw(drawing)
-    for mask, colour in ((plane.truth, TRUTH), (plane.model, MODEL)):
+    for mask, colour, breadth in ((plane.truth, TRUTH, 9), (plane.model, MODEL, 4)):  # neither hides the other
         for line in _outlines(mask):
             # A contour's coordinates are pixel centres: half a pixel from the pixel's corner.
             points = (line + 0.5) * (drawing.height / rows, drawing.width / columns)
-            pen.line([(x, y) for y, x in points], fill=(*colour, 255), width=4, joint="curve")
+            pen.line([(x, y) for y, x in points], fill=(*colour, 255), width=breadth, joint="curve")
     picture.paste(drawing.resize(size, Image.Resampling.LANCZOS), mask=drawing.resize(size).getchannel("A"))
     return _labelled(picture)
 
