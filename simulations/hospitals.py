@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from client.data.registry import Registry
+from client.data.registry import Registry, pooled
 from rich.progress import Progress
 
 from client.site import SITE_NAME, DatasetRules, Policy, Site, SiteConfig
@@ -73,7 +73,7 @@ def admit(data: Path, homes: Path, *, progress: Progress) -> dict[str, Site]:
 def pool(sites: Mapping[str, Site], homes: Path) -> Site:
     """One more home that has all the hospitals' patients, each in the split they have at their own hospital."""
     site = _create(homes / POOLED, POOLED)
-    Registry(site).pooled(DATASET, list(sites.values()))
+    pooled(site, DATASET, list(sites.values()))
     return site
 
 
