@@ -22,6 +22,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	touch $@
 
 demo: setup
+	rm -rf demo
 	$(BIN)/insitu-sim demo --out demo
 
 lint: setup
