@@ -22,7 +22,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, MediaStorageDirectoryStorage, SegmentationStorage
+from pydicom.uid import UID, JPEGLSTransferSyntaxes, MediaStorageDirectoryStorage, SegmentationStorage
 
 from client.data.records import LeftOut, Unusable
 
@@ -159,7 +159,7 @@ def _kind(dataset: Dataset) -> UID:
         raise Unusable(f"not an image ({name})")
     if not any(keyword in dataset for keyword in _PIXELS):
         image = "Rows" in dataset or name.endswith("Image Storage")
-        raise Unusable("no pixel data" if image else f"not an image ({name})")
+        raise Unusable("no pixel data: it has none, or the file is cut off" if image else f"not an image ({name})")
     if kind not in SEGMENTATIONS and (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
         raise Unusable(f"a multi-frame image ({frames} frames): not read yet; store it as single frames")
     return kind
@@ -240,7 +240,8 @@ def decode(dataset: Dataset) -> npt.NDArray[np.float32]:
     """
     syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID", "")))
     try:
-        stored = pixel_array(dataset)
+        # CharLS notices a JPEG-LS frame that is damaged or cut off; the decoder pydicom would take first does not.
+        stored = pixel_array(dataset, decoding_plugin="pyjpegls" if syntax in JPEGLSTransferSyntaxes else "")
         photometric = str(dataset.PhotometricInterpretation)
         if photometric == "PALETTE COLOR":
             pixels = apply_color_lut(stored, dataset)[..., :3]
@@ -249,7 +250,7 @@ def decode(dataset: Dataset) -> npt.NDArray[np.float32]:
             if photometric == "MONOCHROME1":
                 pixels = _ends(dataset, stored.dtype).sum() - pixels
     except Exception as error:
-        raise Unusable(_why_not_decoded(dataset, syntax, error)) from None
+        raise Unusable(_why_not_decoded(syntax, error)) from None
     expected = (int(dataset.Rows), int(dataset.Columns))
     if pixels.shape[:2] != expected or pixels.shape[2:] not in ((), (3,)) or 0 in expected:
         raise Unusable(f"its pixels have the shape {list(pixels.shape)}, its header says {list(expected)}")
@@ -266,14 +267,16 @@ def _ends(dataset: Dataset, dtype: npt.DTypeLike) -> npt.NDArray[np.float64]:
     return apply_modality_lut(np.array([low, low + (1 << bits) - 1], dtype=dtype), dataset).astype(np.float64)
 
 
-def _why_not_decoded(dataset: Dataset, syntax: UID, error: Exception) -> str:
+def _why_not_decoded(syntax: UID, error: Exception) -> str:
     if not syntax:
         return "damaged: no transfer syntax, its pixels cannot be decoded"
-    if syntax.is_compressed and syntax.is_encapsulated:
-        try:
-            known = get_decoder(syntax).is_available
-        except NotImplementedError:
-            known = False
-        if not known:
+    if not syntax.is_transfer_syntax or syntax.is_private:
+        return "its compression is not of the standard and cannot be decoded here"
+    if not syntax.is_compressed or not syntax.is_encapsulated:
+        return f"damaged pixel data ({type(error).__name__})"
+    try:
+        if not get_decoder(syntax).is_available:
             return f"its compression cannot be decoded here ({syntax.name})"
-    return f"damaged pixel data ({type(error).__name__})"
+    except NotImplementedError:
+        return f"its compression cannot be decoded here ({syntax.name})"
+    return f"its pixel data cannot be decoded: damaged, or an unusual variant of {syntax.name}"

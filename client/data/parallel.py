@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from client.data.records import Progress
 
-# A process takes about a second to start and import; a file about a millisecond to decode.
-_WORTH_IT = 600
+# A process takes a second or two to start and import; a file one to three milliseconds to decode.
+_WORTH_IT = 1500
 _CHUNK = 16
 _MOST = 8
 

@@ -54,6 +54,7 @@ def lay(path: str, uids: Sequence[str], picture: Picture) -> Laid:
     with dicom.quiet():
         dataset = dicom.read(path)
         try:
+            _complete(dataset)
             segmentation = Segmentation.from_dataset(dataset, copy=False)
             numbers = segmentation.segment_numbers
             names = [str(segmentation.get_segment_description(number).segment_label).strip() for number in numbers]
@@ -67,6 +68,18 @@ def lay(path: str, uids: Sequence[str], picture: Picture) -> Laid:
         mask = stack[..., channel]
         masks[name] = masks[name] | mask if name in masks else mask
     return Laid(masks, marked, int(stack.sum()))
+
+
+def _complete(dataset: Dataset) -> None:
+    """Give flat pictures a slice thickness, which nothing here uses.
+
+    The standard lets it be absent; highdicom writes it so, and cannot read what it wrote.
+    """
+    groups = [*dataset.SharedFunctionalGroupsSequence, *dataset.PerFrameFunctionalGroupsSequence]
+    for group in groups:
+        for measures in group.get("PixelMeasuresSequence") or []:
+            if "SliceThickness" not in measures:
+                measures.SliceThickness = 1.0
 
 
 def _frames(segmentation: Segmentation) -> npt.NDArray[np.uint8]:
