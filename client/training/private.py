@@ -1,0 +1,226 @@
+"""Training under differential privacy with the patient as the unit (DP-SGD: Abadi et al. 2016, arXiv:1607.00133).
+
+Each step draws every patient independently with the job's sample rate, takes some images of each, averages their
+gradients into one gradient a patient, clips that to the job's clipping norm C, adds the clipped ones up, adds Gaussian
+noise of standard deviation σC, divides by `batch_size` and hands the result to the job's optimiser. Clipping, summing
+and scaling are Opacus's `DPOptimizer`; what is ours is the unit, the gradients and the noise.
+
+- **The divisor is public.** How many patients a site has is private under add/remove adjacency, so the sum may not be
+  divided by it, nor by how many were drawn: it is divided by the job's `batch_size`, the number of patients that a
+  step is meant to draw. Where the site's own expectation, sample rate × patients, is far from it, its log says so.
+- **Randomness comes from the operating system** (`noise.Stream`), for the draw as for the noise.
+- **Nothing depends on one patient but through the clipped gradient.** A patient whose gradient is not finite counts as
+  a gradient of zero (to fail would tell), and a draw of nobody still takes its noisy step.
+- Gradients of single images come from `vmap(grad)`, a few images at a time so that memory stays bounded: exact for any
+  network that keeps images apart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.optim import Optimizer
+
+from client.training import drawing, optimizers
+from client.training.drawing import Batch, Drawn, Patients
+from client.training.noise import Stream
+from shared import tasks
+from shared.job import Job
+
+Gradients = dict[str, Tensor]
+GradientsOfImages = Callable[[Mapping[str, Tensor], Tensor, Tensor], Gradients]
+
+# What the gradients, and the images, of one pass may hold: numbers, four bytes each. Activations are some ten times
+# the images; more at a time is not faster.
+_MOST_GRADIENTS = 2**25
+_MOST_IMAGES = 2**20
+
+
+def train(
+    network: nn.Module,
+    cohort: Patients,
+    job: Job,
+    *,
+    device: torch.device,
+    noise_multiplier: float,
+    log: logging.Logger | None = None,
+) -> None:
+    """Train the network in place for one round of a private job.
+
+    Args:
+        network: on the device; no layer may mix images (no batch statistics).
+        cohort: the training patients.
+        job: with `privacy.mode = "patient"`.
+        device: where to compute.
+        noise_multiplier: σ, above 0; what the round costs has been reserved with this very number.
+        log: the site's own.
+    """
+    privacy, training = job.privacy, job.training
+    if privacy.sample_rate is None or privacy.clipping_norm is None or job.steps_per_round is None:
+        raise ValueError("a job without privacy cannot be trained privately")
+    if not noise_multiplier > 0:
+        raise ValueError(f"noise multiplier: got {noise_multiplier}, expected a number above 0")
+    _warn_of_the_divisor(privacy.sample_rate * len(cohort), training.batch_size, log)
+    stream = Stream()
+    optimizer = PatientOptimizer(
+        optimizers.fresh(training, network.parameters()),
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=privacy.clipping_norm,
+        expected_batch_size=training.batch_size,
+        stream=stream,
+    )
+    gradients = gradients_of_images(network, job)
+    at_once = _images_at_once(network, job)
+    for _ in range(job.steps_per_round):
+        patients = (stream.random(len(cohort)) < privacy.sample_rate).nonzero()[0].tolist()
+        drawn = drawing.choose_images(cohort, patients, training, stream)
+        groups = [*_groups(drawn, at_once)] or [[]]
+        for number, group in enumerate(groups, start=1):
+            if group:
+                batch = drawing.load(cohort, group, training, stream, device)
+                per_patient = gradients_of_patients(network, gradients, batch, at_once)
+            else:
+                per_patient = {name: p.new_zeros((0, *p.shape)) for name, p in _trained(network).items()}
+            optimizer.take(_trained(network), per_patient, last=number == len(groups))
+    optimizer.release()
+
+
+class PatientOptimizer(DPOptimizer):  # type: ignore[misc]
+    """Opacus's optimiser, fed with one gradient a patient and with noise from our own stream.
+
+    Args:
+        optimizer: what the noised gradient is handed to.
+        noise_multiplier: σ.
+        max_grad_norm: C.
+        expected_batch_size: the public divisor.
+        stream: where the noise comes from.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        noise_multiplier: float,
+        max_grad_norm: float,
+        expected_batch_size: int,
+        stream: Stream,
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=expected_batch_size,
+        )
+        self._stream = stream
+
+    def take(self, parameters: Mapping[str, nn.Parameter], per_patient: Gradients, *, last: bool) -> None:
+        """Clip and add up some patients' gradients; with the step's last patients, add the noise and step.
+
+        Args:
+            parameters: that train, by name.
+            per_patient: of each parameter (P, *its shape); P may be 0.
+            last: whether these are the last patients of the step.
+        """
+        per_patient = _finite_or_zero(per_patient)
+        for name, parameter in parameters.items():
+            parameter.grad_sample = per_patient[name]  # type: ignore[attr-defined]
+        self.signal_skip_step(do_skip=not last)
+        self.step()
+        self.zero_grad(set_to_none=True)
+
+    def add_noise(self) -> None:
+        """Noise for all parameters at once, in double precision, on the sum of the clipped gradients."""
+        sizes = [parameter.numel() for parameter in self.params]
+        noise = self._stream.normal(sum(sizes)).mul_(self.noise_multiplier * self.max_grad_norm)
+        for parameter, part in zip(self.params, torch.split(noise.to(self.params[0].device), sizes), strict=True):
+            summed: Tensor = parameter.summed_grad
+            parameter.grad = (summed.double() + part.view_as(summed)).to(parameter.dtype).view_as(parameter)
+
+    def release(self) -> None:
+        """Leave nothing of any patient with the parameters."""
+        for parameter in self.params:
+            parameter.grad = None
+            for name in ("grad_sample", "summed_grad"):
+                if hasattr(parameter, name):
+                    delattr(parameter, name)
+
+
+def gradients_of_images(network: nn.Module, job: Job) -> GradientsOfImages:
+    """A function of (parameters, images (M, …), targets (M, …)) → of each parameter that trains (M, *its shape)."""
+    task = tasks.of(job)
+    fixed: dict[str, Tensor] = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    for name in _trained(network):
+        del fixed[name]
+
+    def loss_of_one(parameters: Mapping[str, Tensor], image: Tensor, target: Tensor) -> Tensor:
+        logits = functional_call(network, {**fixed, **parameters}, (image[None],))
+        loss: Tensor = task.loss(logits, target[None])[0]
+        return loss
+
+    gradients: GradientsOfImages = vmap(grad(loss_of_one), in_dims=(None, 0, 0), randomness="different")
+    return gradients
+
+
+def gradients_of_patients(network: nn.Module, gradients: GradientsOfImages, batch: Batch, at_once: int) -> Gradients:
+    """The mean gradient over each patient's images: of each parameter (P, *its shape)."""
+    parameters = {name: parameter.detach() for name, parameter in _trained(network).items()}
+    if batch.one_image_each and batch.patients <= at_once:
+        return gradients(parameters, batch.images, batch.targets)
+    sums = {name: p.new_zeros((batch.patients, *p.shape)) for name, p in parameters.items()}
+    for start in range(0, len(batch.owner), at_once):
+        part = slice(start, start + at_once)
+        owner, share = batch.owner[part], batch.share[part]
+        for name, value in gradients(parameters, batch.images[part], batch.targets[part]).items():
+            sums[name].index_add_(0, owner, value * share.view(-1, *[1] * (value.ndim - 1)))
+    return sums
+
+
+def _trained(network: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+def _finite_or_zero(per_patient: Gradients) -> Gradients:
+    """The same, with the gradient of any patient for whom it is not finite replaced by zero."""
+    totals = torch.stack([value.flatten(1).sum(dim=1) for value in per_patient.values()]).sum(dim=0)
+    broken = ~torch.isfinite(totals)
+    if not broken.any():
+        return per_patient
+    return {
+        name: value.masked_fill(broken.view(-1, *[1] * (value.ndim - 1)), 0.0) for name, value in per_patient.items()
+    }
+
+
+def _images_at_once(network: nn.Module, job: Job) -> int:
+    parameters = sum(parameter.numel() for parameter in _trained(network).values())
+    image = job.images.channels * int(torch.Size(job.images.size).numel())
+    return max(1, min(_MOST_GRADIENTS // max(1, parameters), _MOST_IMAGES // image))
+
+
+def _groups(drawn: Sequence[Drawn], at_once: int) -> Iterator[list[Drawn]]:
+    """Patients together, each whole, up to so many images; a patient with more images is a group alone."""
+    group: list[Drawn] = []
+    images = 0
+    for one in drawn:
+        if group and images + len(one.images) > at_once:
+            yield group
+            group, images = [], 0
+        group.append(one)
+        images += len(one.images)
+    if group:
+        yield group
+
+
+def _warn_of_the_divisor(expected: float, batch_size: int, log: logging.Logger | None) -> None:
+    if log is not None and not 0.5 <= expected / batch_size <= 2:
+        log.warning(
+            "a step draws about %.1f patients here, the job divides by its batch_size of %d: updates of this site are "
+            "%s than meant; the job's sample_rate, batch_size or learning_rate does not suit this dataset",
+            expected,
+            batch_size,
+            "larger" if expected > batch_size else "smaller",
+        )
