@@ -33,6 +33,7 @@ class DiskCache(PersistentDataset):
 
     def __init__(self, keys: Sequence[str], prepare: Transform, folder: Path) -> None:
         super().__init__(data=list(keys), transform=prepare, cache_dir=folder, hash_func=lambda key: str(key).encode())
+        self.prepare = prepare
 
     def _cachecheck(self, item_transformed: str) -> Pair:
         file = Path(self.cache_dir or ".") / f"{self.hash_func(item_transformed).decode()}.pt"
@@ -44,7 +45,8 @@ class DiskCache(PersistentDataset):
         except (RuntimeError, UnpicklingError, EOFError, ValueError):
             # A file damaged by a full disk or a power cut: made again.
             file.unlink(missing_ok=True)
-        pair: Pair = self.transform(item_transformed)
+        # Not through MONAI's Compose: it logs the input and wraps what is raised, a refusal for instance.
+        pair: Pair = self.prepare(item_transformed)
         handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".draft")  # only its owner can read it
         try:
             with os.fdopen(handle, "wb") as out:
