@@ -162,7 +162,9 @@ class Site:
         try:
             data = tomllib.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise BadInput("no site.toml here; make a home with `insitu-client init NAME --home S`", file=home) from None
+            raise BadInput(
+                "no site.toml here; make a home with `insitu-client init NAME --home S`", file=home
+            ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadInput(f"not valid TOML: {error}", file=file) from None
         try:

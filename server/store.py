@@ -177,6 +177,11 @@ class Store:
         with self._transaction() as db:
             return [_run_row(row) for row in db.execute("SELECT * FROM runs ORDER BY submitted DESC, rowid DESC")]
 
+    def waiting(self) -> list[str]:
+        """The ids of the runs that nobody has begun, the oldest first; cheap enough to ask for all the time."""
+        with self._transaction() as db:
+            return [row["id"] for row in db.execute("SELECT id FROM runs WHERE status = 'submitted' ORDER BY rowid")]
+
     def folder(self, run: str) -> Path:
         """Where the run's models are; made if it is not there yet."""
         folder = self.home / "runs" / run

@@ -1,6 +1,6 @@
 """Processes of ours that do not outlive the one that started them.
 
-The parent writes the child's instructions, which may hold secrets and so are on no command line, as one line of JSON
+The parent writes the child's instructions, which may hold secrets and so are on no command line, as lines of JSON
 into the child's standard input and keeps it open. When the parent ends, however it ends, the pipe closes and the
 child ends itself.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -18,8 +19,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
-
-from shared.errors import InsituError
 
 _STDIN = 0
 _GRACE_SECONDS = 10.0
@@ -31,7 +30,7 @@ class Child:
     """A running process of ours, `python -m module`, that was given `instructions`.
 
     Args:
-        module: to run; it calls `adopted()` first.
+        module: to run; it makes its `Orders` first.
         instructions: what JSON can hold.
         log: a file that gets what it prints.
         environment: variables to change for it.
@@ -62,7 +61,11 @@ class Child:
                 start_new_session=True,  # Ctrl-C is for the parent, which ends its children in order
             )
         self._pipe = cast(IO[bytes], self._process.stdin)
-        # It may have ended at once; `poll` will say so.
+        self.instruct(instructions)
+
+    def instruct(self, instructions: Mapping[str, Any]) -> None:
+        """Give it instructions, or further ones."""
+        # It may have ended; `poll` will say so.
         with contextlib.suppress(BrokenPipeError):
             self._pipe.write(json.dumps(instructions).encode() + b"\n")
             self._pipe.flush()
@@ -104,27 +107,36 @@ def _begin(log: Path) -> None:
         log.replace(log.with_suffix(".old"))
 
 
-def adopted() -> dict[str, Any]:
-    """In the child: its instructions. From here on it ends when its parent does.
+class Orders:
+    """In the child: what the parent instructs it to do. From here on the child ends when its parent does.
 
-    Raises:
-        InsituError: if no instructions come.
+    Only one may be made in a process.
     """
-    # Not through sys.stdin: a thread that waits there makes the interpreter fail as it ends.
-    line = b""
-    while not line.endswith(b"\n") and (more := os.read(_STDIN, 65536)):
-        line += more
-    try:
-        instructions = json.loads(line)
-    except ValueError:
-        raise InsituError("this is started by insitu itself, not by hand") from None
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    return dict(instructions)
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name="parent", daemon=True).start()
+
+    def next(self) -> dict[str, Any]:
+        """The next instructions; waits for them."""
+        return dict(json.loads(self._lines.get()))
+
+    def _read(self) -> None:
+        # Not through sys.stdin: a thread that waits there makes the interpreter fail as it ends.
+        rest = b""
+        while more := os.read(_STDIN, 65536):
+            *lines, rest = (rest + more).split(b"\n")
+            for line in lines:
+                self._lines.put(line)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE_SECONDS)
+        os._exit(1)
 
 
-def _end_with_parent() -> None:
-    while os.read(_STDIN, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE_SECONDS)
-    os._exit(1)
+def write_to(log: Path) -> None:
+    """In the child: what it prints from here on goes into this file."""
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for standard in (1, 2):
+        os.dup2(output, standard)
+    os.close(output)

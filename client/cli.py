@@ -1,0 +1,118 @@
+"""insitu-client: the hospital's side."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+from client.data.cli import app as data_app
+from client.site import Coordinator, Site, SiteConfig
+from shared import console, identity
+from shared.errors import BadInput
+from shared.job import explain
+
+app = console.app("A hospital: what it has, what it allows, and the daemon that answers for it.")
+app.add_typer(data_app, name="data")
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="What the site is called: small letters, digits, dashes.")],
+    home: console.Home,
+    coordinator: Annotated[str | None, typer.Option(help="host:port of the coordinator.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="The coordinator's ca.pem.")] = None,
+) -> None:
+    """Make a site's home, with a key of its own."""
+    if (coordinator is None) != (ca is None):
+        raise BadInput("give --coordinator and --ca together, or neither (and write [coordinator] in site.toml later)")
+    if ca is not None:
+        identity.read_certificate(ca)
+    try:
+        config = SiteConfig(name=name, coordinator=Coordinator(address=coordinator) if coordinator else None)
+    except ValidationError as error:
+        raise BadInput(explain(error)) from None
+    site = Site.create(home, config)
+    key = identity.new_key()
+    identity.write_private(site.home / "keys" / "site.pem", identity.private_pem(key))
+    public = site.home / "keys" / "site.pub"
+    public.write_bytes(identity.public_pem(key.public_key()))
+    if ca is not None:
+        shutil.copyfile(ca, site.home / "ca.pem")
+    console.say(f"made {home}. Send the coordinator {public}, and compare: {identity.fingerprint(key.public_key())}")
+
+
+@app.command()
+def start(home: console.Home) -> None:
+    """Answer the coordinator, in the foreground, until told to stop."""
+    site = Site.open(home)
+    from client import daemon
+
+    daemon.run(site)
+
+
+@app.command()
+def status(home: console.Home, as_json: console.Json = False) -> None:
+    """Say what the daemon does, and since when."""
+    site = Site.open(home)
+    from client import state
+
+    facts = {"site": site.name, **state.summary(site.home, running=_running(site))}
+    if as_json:
+        console.dump(facts)
+        return
+    for line in _lines(facts):
+        print(line)
+
+
+def _running(site: Site) -> bool:
+    try:
+        with site.claimed():
+            return False
+    except BadInput:
+        return True
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    site = facts["site"]
+    if not facts["running"]:
+        lines = [f"{site}: not running; `insitu-client start` starts it"]
+    else:
+        lines = [f"{site}: running since {_time(facts['since'])} (process {facts['pid']})"]
+        if facts["problem"]:
+            lines.append(f"not connected to {facts['coordinator']}: {facts['problem']}")
+        elif facts["connected"]:
+            lines.append(f"connected to {facts['coordinator']}")
+        else:
+            lines.append(f"connecting to {facts['coordinator']}")
+        if facts["working"]:
+            lines.append(f"answering {_message(facts['working'])} since {_time(facts['working']['since'])}")
+        lines.extend(
+            f"the {part} was started again {facts[part]['restarts']} times, after exit code {facts[part]['last_exit']}"
+            for part in ("supernode", "executor")
+            if facts[part].get("restarts")
+        )
+    if facts["last"]:
+        lines.append(f"last answered {_message(facts['last'])} at {_time(facts['last']['until'])}")
+    return lines
+
+
+def _message(facts: dict[str, Any]) -> str:
+    return f"{facts['type']!r}" + (f" of round {facts['round']}" if str(facts.get("round", "")).isdigit() else "")
+
+
+def _time(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def main() -> NoReturn:
+    """Entry point."""
+    console.run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""What the daemon and its two processes say of themselves, for `insitu-client status` and for each other.
+
+Each writes a file of its own, HOME/state/<part>.json, whole or not at all; nothing in them is of a patient.
+
+    daemon      pid, since, version, coordinator, and for each of its processes: pid, since, restarts, last_exit
+    supernode   pid, contact (when the coordinator last answered), problem (why it does not)
+    executor    pid, ready, working (the message being answered), last (the last one that was)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+Part = Literal["daemon", "supernode", "executor"]
+# The coordinator is asked every second at the longest; a message being answered is a minute between heartbeats.
+_CONTACT_SECONDS = 60.0
+
+
+def write(home: Path, part: Part, facts: dict[str, Any]) -> None:
+    """Say how this part stands, in place of what it said before."""
+    folder = Path(home) / "state"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # Unlike `write_atomically` this does not wait for the disk: after a power cut no daemon runs anyway.
+    draft = folder / f".{part}.{os.getpid()}"
+    draft.write_text(json.dumps(facts), encoding="utf-8")
+    draft.replace(folder / f"{part}.json")
+
+
+def read(home: Path, part: Part) -> dict[str, Any]:
+    """What this part last said; nothing where it never said anything."""
+    try:
+        return dict(json.loads((Path(home) / "state" / f"{part}.json").read_bytes()))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def summary(home: Path, *, running: bool) -> dict[str, Any]:
+    """What `insitu-client status` shows.
+
+    Args:
+        home: the site's.
+        running: whether a daemon holds it.
+    """
+    daemon, supernode, executor = (read(home, part) for part in ("daemon", "supernode", "executor"))
+    facts: dict[str, Any] = {"running": running, "last": executor.get("last")}
+    if not running:
+        return facts
+    # What a process said before it was started anew says nothing about the one that runs now.
+    started = daemon.get("supernode", {})
+    supernode = supernode if supernode.get("pid") == started.get("pid") else {}
+    executor = executor if executor.get("pid") == daemon.get("executor", {}).get("pid") else {}
+    contact = supernode.get("contact")
+    working = executor.get("working")
+    connected = contact is not None and (working is not None or time.time() - contact < _CONTACT_SECONDS)
+    return {
+        **facts,
+        "pid": daemon.get("pid"),
+        "since": daemon.get("since"),
+        "coordinator": daemon.get("coordinator"),
+        "connected": connected and supernode.get("problem") is None,
+        "contact": contact,
+        "problem": supernode.get("problem"),
+        "ready": bool(executor.get("ready")),
+        "working": working,
+        "supernode": started,
+        "executor": daemon.get("executor", {}),
+    }

@@ -1,0 +1,224 @@
+"""insitu-server: the coordinator's side."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from server.home import DEFAULT_PORT, Home, ServerConfig
+from server.store import ENDED, RunRow, Store
+from shared import console, identity
+from shared.errors import BadInput, InsituError
+from shared.job import Job
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+app = console.app("The coordinator: admits hospitals, and conducts what they train together.")
+
+Run = Annotated[str, typer.Argument(help="A run, as `insitu-server runs` lists it.")]
+
+_LOOK_EVERY_SECONDS = 0.2
+
+
+@app.command()
+def init(
+    home: console.Home,
+    host: Annotated[str, typer.Option(help="The name or address by which the sites reach this machine.")],
+    port: Annotated[int, typer.Option(help="The port for the sites.", min=0, max=65535)] = DEFAULT_PORT,
+) -> None:
+    """Make a coordinator's home: certificates, keys, configuration."""
+    made = Home.create(home, ServerConfig(host=host, port=port))
+    console.say(f"made {home}. Give every site {made.ca} and the address {host}:{port}; then `insitu-server start`")
+
+
+@app.command()
+def start(home: console.Home) -> None:
+    """Run the coordinator in the foreground, until it is told to stop."""
+    opened = Home.open(home)
+    from server import coordinator
+
+    coordinator.run(opened)
+
+
+@app.command()
+def admit(
+    name: Annotated[str, typer.Argument(help="What the site shall be called here.")],
+    key: Annotated[Path, typer.Argument(help="The site's public key, its keys/site.pub.")],
+    home: console.Home,
+) -> None:
+    """Admit a site by its public key."""
+    opened = Home.open(home)
+    public = identity.read_public(key)
+    from server import admission
+
+    admission.admit(opened, name, public)
+    console.say(f"admitted {name}; compare with what the site sees: {identity.fingerprint(public)}")
+
+
+@app.command()
+def sites(home: console.Home, as_json: console.Json = False) -> None:
+    """List the admitted sites."""
+    rows = [
+        {"name": row.name, "node_id": str(row.node_id), "admitted": row.admitted}
+        for row in Home.open(home).store.sites().values()
+    ]
+    columns = {"name": "site", "admitted": "admitted"}
+    console.listing(rows, columns, as_json=as_json, empty="no site is admitted; `insitu-server admit NAME site.pub`")
+
+
+@app.command()
+def submit(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB", help="A job.toml.")],
+    home: console.Home,
+    follow: Annotated[bool, typer.Option("--follow", help="Show the rounds until the run has ended.")] = False,
+    as_json: console.Json = False,
+) -> None:
+    """Submit a job: the coordinator starts a run of it."""
+    opened = Home.open(home)
+    job = Job.load(job_file)
+    running = opened.running() is not None
+    if follow and not running:
+        raise InsituError(f"no coordinator runs on {home}: `insitu-server start` it, or submit without --follow")
+    _check(job, opened.store, job_file)
+    run = opened.store.create_run(job)
+    if not running:
+        console.say("no coordinator runs on this home: the run begins when one is started")
+    if not follow:
+        if as_json:
+            console.dump({"run": run, "digest": job.digest})
+        else:
+            print(run)
+        return
+    console.say(f"{run}: submitted")
+    row = _follow(opened, run)
+    _show(opened.store, row, as_json=as_json)
+    if row.status != "completed":
+        raise InsituError(f"{run}: {row.status}: {row.message}")
+
+
+def _check(job: Job, store: Store, file: Path) -> None:
+    from server import algorithms
+    from shared import networks
+
+    algorithms.check(job)
+    networks.check(job)
+    admitted = len(store.sites())
+    if admitted < job.federation.min_sites:
+        raise BadInput(
+            f"[federation] min_sites: got {job.federation.min_sites}, but {admitted} sites are admitted", file=file
+        )
+
+
+def _follow(home: Home, run: str) -> RunRow:
+    """Show progress until the run has ended."""
+    store = home.store
+    with console.progress() as progress:
+        bar = progress.add_task(f"{run}: waiting for the sites", total=store.run(run).job.federation.rounds)
+        while True:
+            row = store.run(run)
+            _advance(progress, bar, store, row)
+            if row.status in ENDED:
+                return row
+            if home.running() is None:
+                raise InsituError(f"the coordinator was stopped while {run} was {row.status}")
+            time.sleep(_LOOK_EVERY_SECONDS)
+
+
+def _advance(progress: Progress, bar: Any, store: Store, row: RunRow) -> None:
+    rounds = store.rounds(row.id)
+    if not rounds:
+        return
+    last = rounds[-1]
+    missing = f", without {', '.join(last.missing)}" if last.missing else ""
+    progress.update(
+        bar,
+        completed=last.round,
+        description=f"{row.id}: round {last.round}, {len(last.contributed)} sites{missing}",
+    )
+
+
+@app.command()
+def runs(home: console.Home, as_json: console.Json = False) -> None:
+    """List the runs, the newest first."""
+    store = Home.open(home).store
+    rows = [_facts(row) | {"rounds": len(store.rounds(row.id))} for row in store.runs()]
+    columns = {"run": "run", "status": "status", "rounds": "rounds", "submitted": "submitted", "message": "message"}
+    console.listing(rows, columns, as_json=as_json, empty="no runs; `insitu-server submit JOB`")
+
+
+@app.command()
+def show(run: Run, home: console.Home, as_json: console.Json = False) -> None:
+    """Show a run: its rounds, and what the sites said of its models."""
+    store = Home.open(home).store
+    _show(store, store.run(run), as_json=as_json)
+
+
+def _facts(row: RunRow) -> dict[str, Any]:
+    return {
+        "run": row.id,
+        "job": row.job.name,
+        "digest": row.digest,
+        "status": row.status,
+        "message": row.message,
+        "submitted": row.submitted,
+        "ended": row.ended,
+    }
+
+
+def _show(store: Store, row: RunRow, *, as_json: bool) -> None:
+    rounds = store.rounds(row.id)
+    figures = store.figures(row.id)
+    model = store.folder(row.id) / "model.safetensors"
+    if as_json:
+        console.dump(
+            {
+                **_facts(row),
+                "model": str(model) if model.exists() else None,
+                "rounds": [
+                    {
+                        "round": entry.round,
+                        "seconds": entry.seconds,
+                        "contributed": entry.contributed,
+                        "missing": entry.missing,
+                        "sites": entry.numbers,
+                        "model": entry.model,
+                    }
+                    for entry in rounds
+                ],
+                "sites": figures,
+            }
+        )
+        return
+    main = "dice" if row.job.task == "segmentation" else "auroc"
+    lines = [
+        {
+            "round": str(entry.round),
+            "seconds": entry.seconds,
+            "sites": entry.contributed,
+            "missing": [f"{site} ({code})" for site, code in entry.missing.items()],
+            main: [f"{site} {numbers[main]:.3f}" for site, numbers in entry.numbers.items() if main in numbers],
+        }
+        for entry in rounds
+    ]
+    if figures:
+        final = [f"{site} {numbers[main]:.3f}" for site, numbers in figures.items() if main in numbers]
+        lines.append({"round": "final", "sites": list(figures), main: final})
+    columns = {"round": "round", "seconds": "seconds", "sites": "sites", "missing": "missing", main: main}
+    console.listing(lines, columns, title=f"{row.id}: {row.status}", empty=f"{row.id}: {row.status}, no rounds")
+    if row.message:
+        console.say(row.message)
+    if model.exists():
+        console.say(f"the model is {model}")
+
+
+def main() -> NoReturn:
+    """Entry point."""
+    console.run(app)
+
+
+if __name__ == "__main__":
+    main()

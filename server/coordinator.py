@@ -1,0 +1,228 @@
+"""The coordinator in the foreground: Flower's SuperLink, and a process for every run that is submitted.
+
+Runs are submitted by writing them into the store: who may write in the coordinator's home may submit, with or
+without a coordinator running, and there is no port that would take a run from anybody else.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from types import FrameType
+
+from server.flower.superlink import Listeners, SuperLink, Task
+from server.home import Home
+from server.store import ENDED, Store
+from shared import console, identity
+from shared.errors import InsituError
+from shared.processes import Child
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_SECONDS = 0.1
+_SPARE_AGAIN_SECONDS = 30.0
+_STOPPED = "the coordinator was stopped during this run; submit it again"
+
+
+@dataclass
+class Conducted:
+    """A run with its process."""
+
+    run: str
+    task: Task
+    child: Child
+
+
+class Coordinator:
+    """Watches the store and conducts what is submitted.
+
+    Args:
+        home: the coordinator's.
+        superlink: Flower's memory.
+        address: host:port of the loopback listener.
+        app: `module:attribute` of the ServerApp.
+    """
+
+    def __init__(self, home: Home, superlink: SuperLink, *, address: str, app: str) -> None:
+        self._home = home
+        self._store: Store = home.store
+        self._superlink = superlink
+        self._address = address
+        self._app = app
+        self._waiting: dict[int, str] = {}  # Flower's run id → ours, between starting and acquiring
+        self._conducted: list[Conducted] = []
+        self._spare: Child | None = None
+        self._spare_at = 0.0
+
+    def recover(self) -> None:
+        """End in the store what an earlier coordinator left unfinished; its processes are gone."""
+        self._superlink.end_all()
+        for run in self._store.runs():
+            if run.status == "running":
+                self._store.set_status(run.id, "stopped", _STOPPED)
+
+    def look(self) -> None:
+        """Start what was submitted, note what has ended, and keep a process ready for the next run."""
+        for run in self._store.waiting():
+            if run not in self._waiting.values():
+                flower_run = self._superlink.start_run()
+                self._store.set_flower_run(run, flower_run)
+                self._waiting[flower_run] = run
+        while self._waiting and (task := self._superlink.acquire()):
+            self._start(task)
+        for conducted in list(self._conducted):
+            code = conducted.child.poll()
+            if code is not None:
+                self._conducted.remove(conducted)
+                self._ended(conducted, code)
+        if not self._conducted:
+            self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        """One process that has everything imported, which takes several seconds: a run begins at once."""
+        if self._spare is not None and self._spare.poll() is not None:
+            console.say(f"the process kept ready ended; see {self._home.log('ready')}")
+            self._spare.close()
+            self._spare = None
+            self._spare_at = time.monotonic() + _SPARE_AGAIN_SECONDS
+        if self._spare is None and time.monotonic() >= self._spare_at:
+            self._spare = self._process()
+
+    def _process(self) -> Child:
+        return Child(
+            "server.flower.serverapp",
+            {"app": self._app},
+            log=self._home.log("ready"),
+            environment={"FLWR_HOME": str(self._home.path.resolve() / "log"), "MALLOC_ARENA_MAX": "2"},
+        )
+
+    def _start(self, task: Task) -> None:
+        run = self._waiting.pop(task.flower_run, None)
+        if run is None:
+            self._superlink.end(task, completed=False)
+            return
+        self._store.set_status(run, "running")
+        child, self._spare = self._spare or self._process(), None
+        home = self._home.path.resolve()
+        child.instruct(
+            {
+                "address": self._address,
+                "token": task.token,
+                "log": str(home / "log" / f"{run}.log"),
+                "config": {"home": str(home), "run": run},
+            }
+        )
+        self._conducted.append(Conducted(run, task, child))
+        console.say(f"{run}: running (process {child.pid})")
+
+    def _ended(self, conducted: Conducted, code: int) -> None:
+        conducted.child.close()
+        row = self._store.run(conducted.run)
+        if row.status not in ENDED:
+            message = f"its process ended ({code}) without saying why; see {self._home.log(conducted.run)}"
+            self._store.set_status(conducted.run, "failed", message)
+            row = self._store.run(conducted.run)
+        self._superlink.end(conducted.task, completed=row.status == "completed")
+        console.say(f"{conducted.run}: {row.status}{': ' + row.message if row.message else ''}")
+
+    def stop(self) -> None:
+        """End all runs' processes."""
+        for conducted in self._conducted:
+            unfinished = self._store.run(conducted.run).status not in ENDED
+            conducted.child.stop()
+            if unfinished:
+                self._store.set_status(conducted.run, "stopped", _STOPPED)
+            self._superlink.end(conducted.task, completed=False)
+        self._conducted.clear()
+        if self._spare is not None:
+            self._spare.stop()
+
+
+def run(home: Home, *, app: str = "server.app:app") -> None:
+    """Run in the foreground until SIGTERM or SIGINT.
+
+    Args:
+        home: the coordinator's.
+        app: `module:attribute` of the ServerApp, as it is installed here.
+
+    Raises:
+        BadInput: if the home is held by another coordinator, or its keys are missing or readable by others.
+        InsituError: if the certificate has expired, or the listeners fail.
+    """
+    stopping = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    with home.claimed():
+        identity.read_private(home.key)
+        _check_certificate(home)
+        with (
+            _bound(home.config.listen, home.config.port) as public,
+            _bound("127.0.0.1", home.config.loopback_port) as loopback,
+        ):
+            listeners = Listeners(
+                home.database,
+                certificate=home.certificate,
+                key=home.key,
+                ca=home.ca,
+                public=public,
+                loopback=loopback,
+            )
+            _conduct(home, listeners, public, loopback, stopping, app)
+
+
+def _conduct(
+    home: Home,
+    listeners: Listeners,
+    public: socket.socket,
+    loopback: socket.socket,
+    stopping: threading.Event,
+    app: str,
+) -> None:
+    host, port = loopback.getsockname()[:2]
+    public_port = public.getsockname()[1]
+    coordinator = Coordinator(home, listeners.superlink, address=f"{host}:{port}", app=app)
+    coordinator.recover()
+    serving = threading.Thread(target=listeners.serve, name="listeners", daemon=True)
+    serving.start()
+    listeners.wait_until_serving()
+    home.announce({"port": public_port, "loopback": port, "since": time.time()})
+    console.say(f"serving the sites at {home.config.host}:{public_port}")
+    try:
+        while not stopping.wait(_LOOK_EVERY_SECONDS):
+            coordinator.look()
+            if not serving.is_alive():
+                raise InsituError("the listeners ended; the log above says why")
+    finally:
+        coordinator.stop()
+        listeners.stop()
+        serving.join(timeout=10)
+        console.say("stopped")
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # said: else there is no TCP_NODELAY
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise InsituError(f"cannot listen on {host}:{port} ({error.strerror}); see [port] in server.toml") from None
+    return listening
+
+
+def _check_certificate(home: Home) -> None:
+    left = identity.expires(identity.read_certificate(home.certificate)) - dt.datetime.now(dt.UTC)
+    if left < dt.timedelta(0):
+        raise InsituError(f"{home.certificate} has expired; `insitu-server init` elsewhere and carry over its files")
+    if left < identity.RENEW_BEFORE:
+        console.say(f"warning: {home.certificate} expires in {left.days} days")
