@@ -1,9 +1,10 @@
-"""The same work on many files, by two or more processes where there are enough files to pay for starting them."""
+"""The same work on many files, by several processes where there is enough of it to pay for starting them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,8 +12,9 @@ from typing import TypeVar
 
 from client.data.records import Progress
 
-# A process takes a second or two to start and import; a file one to three milliseconds to decode.
-_WORTH_IT = 1500
+# A process takes a second or two to start and import. What the work takes is measured on the first pieces of it.
+_MEASURED = 200
+_WORTH_IT = 8.0  # seconds of work left
 _CHUNK = 16
 _MOST = 8
 
@@ -33,25 +35,42 @@ def each(
         arguments: picklable.
         advance: called once for every argument done, in this process.
     """
+    tell = advance or (lambda: None)
     results: list[Result] = []
-    workers = min(os.cpu_count() or 1, _MOST)
-    if len(arguments) >= _WORTH_IT and workers > 1 and not multiprocessing.current_process().daemon:
-        # Never fork: the caller may have threads (torch, gRPC), and a forked child would inherit their locks.
-        context = multiprocessing.get_context("spawn")
-        try:
-            with ProcessPoolExecutor(workers, mp_context=context) as pool:
-                for result in pool.map(work, arguments, chunksize=_CHUNK):
-                    results.append(result)
-                    if advance is not None:
-                        advance()
-        except BrokenProcessPool:
-            # No processes to be had here (a script without a main guard, too little memory): the rest is done here.
-            pass
+    started = time.monotonic()
+    for argument in arguments[:_MEASURED]:
+        results.append(work(argument))
+        tell()
+    rest = arguments[len(results) :]
+    expected = len(rest) * (time.monotonic() - started) / max(1, len(results))
+    if expected > _WORTH_IT:
+        _spread(work, rest, results, tell)
     for argument in arguments[len(results) :]:
         results.append(work(argument))
-        if advance is not None:
-            advance()
+        tell()
     return results
+
+
+def _spread(
+    work: Callable[[Argument], Result],
+    arguments: Sequence[Argument],
+    results: list[Result],
+    tell: Callable[[], None],
+) -> None:
+    """Add the results to `results`, as far as processes can be had."""
+    workers = min(os.cpu_count() or 1, _MOST)
+    if workers == 1 or multiprocessing.current_process().daemon:
+        return
+    # Never fork: the caller may have threads (torch, gRPC), and a forked child would inherit their locks.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            for result in pool.map(work, arguments, chunksize=_CHUNK):
+                results.append(result)
+                tell()
+    except BrokenProcessPool:
+        # A script without a main guard, too little memory: whoever called does the rest itself.
+        return
 
 
 class Steps:
