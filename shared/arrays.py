@@ -44,7 +44,7 @@ def into_network(arrays: Arrays, network: nn.Module) -> None:
     check(arrays, {name: (tuple(p.shape), _dtype(p)) for name, p in parameters.items()})
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(torch.from_numpy(np.ascontiguousarray(arrays[name])))
+            parameter.copy_(torch.from_numpy(np.asarray(arrays[name], order="C")))
 
 
 def _dtype(parameter: torch.Tensor) -> str:
@@ -83,7 +83,7 @@ def digest(arrays: Arrays) -> str:
     """SHA-256 over names, shapes, dtypes and bytes, whatever the order of the names."""
     sha = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name], order="C")
         sha.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
         sha.update(array.data)
     return sha.hexdigest()
@@ -91,7 +91,7 @@ def digest(arrays: Arrays) -> str:
 
 def encode(arrays: Arrays, metadata: Mapping[str, str] | None = None) -> bytes:
     """The arrays as safetensors."""
-    return _encode({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata or {}))
+    return _encode({name: np.asarray(array, order="C") for name, array in arrays.items()}, dict(metadata or {}))
 
 
 def decode(data: bytes) -> Arrays:
