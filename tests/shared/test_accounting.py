@@ -64,8 +64,15 @@ def test_equal_steps_are_one_entry_whatever_their_order():
 
 @pytest.mark.parametrize(
     ("history", "delta"),
-    [([(1.0, 0.0, 1)], 1e-5), ([(1.0, 1.1, 1)], 1e-5), ([(-1.0, 0.1, 1)], 1e-5), ([(float("nan"), 0.1, 1)], 1e-5)]
-    + [([(1.0, 0.1, -1)], 1e-5), ([(1.0, 0.1, 1)], 0.0), ([(1.0, 0.1, 1)], 1.0)],
+    [
+        ([(1.0, 0.0, 1)], 1e-5),
+        ([(1.0, 1.1, 1)], 1e-5),
+        ([(-1.0, 0.1, 1)], 1e-5),
+        ([(float("nan"), 0.1, 1)], 1e-5),
+        ([(1.0, 0.1, -1)], 1e-5),
+        ([(1.0, 0.1, 1)], 0.0),
+        ([(1.0, 0.1, 1)], 1.0),
+    ],
 )
 def test_what_cannot_be_is_no_charge(history, delta):
     with pytest.raises(ValueError, match=r"possible|delta"):
