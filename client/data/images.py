@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from client.data import dicom
+from client.data import dicom, pixels
+from client.data.quiet import quiet
 from client.data.records import Affine, Item, Picture, Unusable
 from shared.errors import InsituError
 
@@ -43,7 +44,7 @@ def read(item: Item) -> tuple[Array, npt.NDArray[np.float64] | None]:
         InsituError: if a file has changed or gone since it was registered.
     """
     try:
-        with dicom.quiet():
+        with quiet():
             array = _read(item.kind, item.files)
     except Unusable as why:
         raise InsituError(f"{item.files[0]}: {why}; run `insitu-client data add` again") from None
@@ -61,8 +62,8 @@ def _read(kind: str, files: Sequence[str]) -> Array:
     if kind == "picture":
         return read_picture(files[0])
     if len(files) == 1 and kind == "dicom-image":
-        return dicom.decode(dicom.read(files[0]))
-    slices = [dicom.decode(dicom.read(file)) for file in files]
+        return pixels.decode(dicom.read(files[0]))
+    slices = [pixels.decode(dicom.read(file)) for file in files]
     if len({one.shape for one in slices}) != 1:
         raise Unusable("its slices have different sizes")
     return np.stack(slices, axis=2)
@@ -85,7 +86,7 @@ def examine(path: str) -> Picture:
         affine=affine,
         minimum=float(array.min()),
         maximum=float(array.max()),
-        fingerprint=dicom.fingerprint(array),
+        fingerprint=pixels.fingerprint(array),
     )
 
 

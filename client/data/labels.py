@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data import dicom, images
+from client.data.quiet import quiet
 from client.data.records import Item, Picture, Unusable
 from client.data.segmentation import lay
 from shared.errors import InsituError, RefusalCode, Refused
@@ -73,7 +74,7 @@ def _checked(values: Indices, classes: int, file: str) -> Indices:
 
 def instance_uids(files: Sequence[str]) -> list[str]:
     """SOPInstanceUID of each file."""
-    with dicom.quiet():
+    with quiet():
         return [str(dicom.read(file).SOPInstanceUID) for file in files]
 
 
@@ -96,7 +97,7 @@ def index_mask(path: str, picture: Picture) -> Indices:
     elif images.is_picture(path):
         mask = images.read_indices(path)
     else:
-        with dicom.quiet():
+        with quiet():
             mask = _dicom_indices(path)
     if mask.shape != picture.shape:
         got, expected = _shape(mask.shape), _shape(picture.shape)

@@ -6,7 +6,7 @@ An `Item` is one image as it is trained on: a volume of many DICOM files, one NI
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, get_args
 
 Split = Literal["train", "validation", "test"]
@@ -96,10 +96,6 @@ class Item:
     def has_mask(self) -> bool:
         """Whether a segmentation belongs to it."""
         return bool(self.masks)
-
-    def moved_to(self, split: Split) -> Item:
-        """The same image in another split."""
-        return replace(self, split=split)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -16,6 +16,7 @@ from highdicom.seg import Segmentation, SegmentationTypeValues
 from pydicom.dataset import Dataset
 
 from client.data import dicom
+from client.data.quiet import quiet
 from client.data.records import Picture, Unusable
 
 # How far a frame's pixels may lie from the image's, in voxels, and still be the same grid.
@@ -51,7 +52,7 @@ def lay(path: str, uids: Sequence[str], picture: Picture) -> Laid:
     Raises:
         Unusable: if it is damaged, or does not lie on the image's grid.
     """
-    with dicom.quiet():
+    with quiet():
         dataset = dicom.read(path)
         try:
             _complete(dataset)

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from highdicom.spatial import get_volume_positions
 
-from client.data.dicom import Instance, fingerprint
+from client.data.dicom import Instance
+from client.data.pixels import fingerprint
 from client.data.records import Affine, Kind, LeftOut, Picture
 
 # Kinds of image that are flat, whatever their headers say about positions.

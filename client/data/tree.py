@@ -12,6 +12,7 @@ from client.data import dicom, manifest, segmentation, series
 from client.data.dicom import Instance, SegmentationFile
 from client.data.parallel import Steps, each
 from client.data.records import Found, Item, LeftOut, Picture, Progress, Split, Unusable
+from shared.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def read(folder: Path, naming: Naming, labels: Path | None = None, progress: Pro
     where it has none, the images are kept, unlabelled.
 
     Raises:
-        BadInput: if the table of labels is wrong.
+        BadInput: if a folder cannot be looked into, or the table of labels is wrong or names no image here.
     """
     table = manifest.parse_labels(labels) if labels is not None else None
     paths, left_out = _files(folder)
@@ -54,6 +55,8 @@ def read(folder: Path, naming: Naming, labels: Path | None = None, progress: Pro
     left_out += _give(work, measured, items, notes)
     if table is not None:
         _label(items, images, table, notes)
+        if not any(_labelled(item) for item in items):
+            raise BadInput(f"none of its {len(table.labels)} {table.key} is among the images of {folder}", file=labels)
     if any(_labelled(item) for item in items):
         reason = "no label: no segmentation and no row of a table belongs to it"
         left_out += [LeftOut(file, reason) for item in items if not _labelled(item) for file in item.files]
@@ -84,13 +87,17 @@ def _files(folder: Path) -> tuple[list[str], list[LeftOut]]:
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
-    for where, folders, files in os.walk(folder, followlinks=True):
+    for where, folders, files in os.walk(folder, followlinks=True, onerror=_cannot_look):
         status = os.stat(where)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
         yield from (os.path.join(where, file) for file in files)
+
+
+def _cannot_look(error: OSError) -> None:
+    raise BadInput(f"cannot be looked into ({error.strerror})", file=error.filename)
 
 
 def _item(image: series.Image, naming: Naming) -> Item:

@@ -16,7 +16,8 @@ from pydicom.uid import (
     RTStructureSetStorage,
 )
 
-from client.data.dicom import Instance, decode, examine, read
+from client.data.dicom import Instance, examine, read
+from client.data.pixels import decode
 from client.data.records import LeftOut
 
 PIXELS = np.arange(40 * 36, dtype=np.uint16).reshape(40, 36)

@@ -159,6 +159,9 @@ def test_labels_come_from_a_table_by_patient_or_series(site, tmp_path):
     by_series.write_text(f"SeriesInstanceUID,label\n{uid},benign\n")
     registry.add("one", folder, labels=by_series)
     assert registry.summary("one")["images"] == 1
+    table.write_text("PatientID,label\nP77,benign\n")
+    with pytest.raises(BadInput, match="none of its 1 PatientID is among the images"):
+        registry.add("none", folder, labels=table)
 
 
 def test_a_manifest_is_registered_with_its_splits(site, tmp_path):
