@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 
+from client import credentials
 from client.data.cli import app as data_app
 from client.site import Coordinator, Site, SiteConfig
 from shared import console, identity
@@ -30,20 +30,17 @@ def init(
     """Make a site's home, with a key of its own."""
     if (coordinator is None) != (ca is None):
         raise BadInput("give --coordinator and --ca together, or neither (and write [coordinator] in site.toml later)")
-    if ca is not None:
-        identity.read_certificate(ca)
+    certificate = identity.read_certificate(ca) if ca is not None else None
     try:
         config = SiteConfig(name=name, coordinator=Coordinator(address=coordinator) if coordinator else None)
     except ValidationError as error:
         raise BadInput(explain(error)) from None
     site = Site.create(home, config)
-    key = identity.new_key()
-    identity.write_private(site.home / "keys" / "site.pem", identity.private_pem(key))
+    key = credentials.equip(site)
+    if certificate is not None and config.coordinator is not None:
+        credentials.trust(site, config.coordinator, ca=certificate)
     public = site.home / "keys" / "site.pub"
-    public.write_bytes(identity.public_pem(key.public_key()))
-    if ca is not None:
-        shutil.copyfile(ca, site.home / "ca.pem")
-    console.say(f"made {home}. Send the coordinator {public}, and compare: {identity.fingerprint(key.public_key())}")
+    console.say(f"made {home}. Send the coordinator {public}, and compare: {identity.fingerprint(key)}")
 
 
 @app.command()

@@ -24,6 +24,7 @@ from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.server.superlink.linkstate import LinkState
+from flwr.supercore import sql_mixin
 from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.constant import TaskType
 from flwr.supercore.error import ApiErrorCode, FlowerError
@@ -42,6 +43,13 @@ from flwr.superlink.servicer.runtime import runtime_handlers
 from shared import bundle
 from shared.errors import BadInput, InsituError
 from shared.holding import Application, Bell, Holding, Receive, Scope, Send
+
+# Flower lets every connection keep 64 MB of pages, and map 256 MB more: several models' worth, for nothing.
+sql_mixin.SQLITE_PRAGMAS = tuple(  # type: ignore[attr-defined, assignment]
+    (name, value)
+    for name, value in sql_mixin.SQLITE_PRAGMAS  # type: ignore[attr-defined]
+    if name not in ("cache_size", "mmap_size")
+)
 
 PUBLIC = ("/v1/fleet/",)
 LOOPBACK = ("/v1/runtime/",)

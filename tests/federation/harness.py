@@ -1,4 +1,4 @@
-"""A whole federation in real processes on loopback, TLS and all; used by every test of this folder, and by whoever puts it on their path.
+"""A whole federation in real processes on loopback, TLS and all; for every test of this folder.
 
 with federation(folder, sites=3) as fed:
     run = fed.submit(job)
@@ -17,12 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client import state
+from client import credentials, state
 from client.site import Coordinator, Policy, Site, SiteConfig
 from server import admission
 from server.home import Home, ServerConfig
 from server.store import ENDED, RunRow
-from shared import identity
 from shared.job import Job
 
 HERE = Path(__file__).parent
@@ -207,16 +206,10 @@ def federation(
     home = Home.create(folder / "coordinator", ServerConfig(host="localhost", listen="127.0.0.1", port=port))
     made = {}
     for name in names:
-        config = SiteConfig(
-            name=name,
-            device="cpu",
-            coordinator=Coordinator(address=f"127.0.0.1:{port}", ca=str(home.ca)),
-            policy=policy or Policy(threads=1),
-        )
-        made[name] = Site.create(folder / name, config)
-        key = identity.new_key()
-        identity.write_private(made[name].home / "keys" / "site.pem", identity.private_pem(key))
-        admission.admit(home, name, key.public_key())
+        config = SiteConfig(name=name, device="cpu", policy=policy or Policy(threads=1))
+        site = Site.create(folder / name, config)
+        admission.admit(home, name, credentials.equip(site))
+        made[name] = credentials.trust(site, Coordinator(address=f"127.0.0.1:{port}"), ca=home.ca.read_bytes())
         if prepare is not None:
             prepare(made[name])
     fed = Federation(folder, home, made, server_app, client_app, wrap)
