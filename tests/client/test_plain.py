@@ -105,5 +105,5 @@ def test_no_steps_change_nothing(pictures, job):
 
 def test_a_model_that_runs_away_is_refused(pictures, job):
     with pytest.raises(Refused, match="learning_rate") as refused:
-        trained(pictures([1] * 4), job.varied(training={"optimizer": "sgd", "learning_rate": 1e38, "local_steps": 5}))
+        trained(pictures([1] * 4), job.varied(training={"optimizer": "sgd", "learning_rate": 1e45, "local_steps": 5}))
     assert refused.value.code == RefusalCode.FAILED

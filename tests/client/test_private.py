@@ -187,7 +187,7 @@ def test_without_noise_or_privacy_there_is_no_private_training(pictures, one_ste
 
 
 def test_a_model_that_runs_away_is_refused(pictures, one_step):
-    job = one_step.varied(training={"learning_rate": 1e38, "local_steps": 3})
+    job = one_step.varied(training={"learning_rate": 1e45, "local_steps": 3})
     with pytest.raises(Refused, match="not finite") as refused:
         moved(pictures([1, 1]), job, noise_multiplier=1000.0)
     assert refused.value.code == RefusalCode.FAILED
