@@ -5,6 +5,7 @@ with federation(folder, sites=3) as fed:
     row = fed.wait(run)
 """
 
+import ipaddress
 import json
 import os
 import signal
@@ -225,3 +226,30 @@ def federation(
 
 
 TINY = {"server_app": "tiny:server", "client_app": "tiny:client"}
+
+
+def listening(pid: int) -> list[tuple[str, int]]:
+    """The TCP addresses a process listens on, as the kernel says."""
+    sockets = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            sockets.add(os.readlink(entry))
+        except OSError:
+            continue
+    found = []
+    for table, size in (("tcp", 4), ("tcp6", 16)):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                address, port = fields[1].split(":")
+                raw = b"".join(bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, size * 2, 8))
+                found.append((str(ipaddress.ip_address(raw)), int(port, 16)))
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
