@@ -8,6 +8,7 @@ Size = tuple[int, ...]
 Takes = Callable[[Size], bool]
 
 _LARGEST = 256
+_FACTORS = (2, 3, 5)  # of strides
 # Far from every multiple: a network that takes these has a smallest size, not a raster.
 _ODD = {2: (251, 241), 3: (67, 61, 71)}
 
@@ -51,14 +52,18 @@ def _at_least(size: Size, takes: Takes) -> str:
 
 def _multiples(size: Size, takes: Takes, step: int) -> str:
     steps = [step] * len(size)
-    for axis in range(len(size)):
-        for smaller in (1, *_divisors(step)):
-            fewer = [*steps[:axis], smaller, *steps[axis + 1 :]]
+    axis = 0
+    while axis < len(size):
+        # If no step one factor smaller works for this axis, no smaller step does.
+        for factor in (factor for factor in _FACTORS if steps[axis] % factor == 0):
+            fewer = [*steps[:axis], steps[axis] // factor, *steps[axis + 1 :]]
             near = _nearest(size, tuple(fewer))
             if takes(near) and takes(tuple(extent + less for extent, less in zip(near, fewer, strict=True))):
                 steps = fewer
                 break
-    what = f"{step} in every axis" if len(set(steps)) == 1 else f"{steps}"
+        else:
+            axis += 1
+    what = f"{step} in every axis" if set(steps) == {step} else f"{steps}"
     return f"expected multiples of {what}: try {list(_nearest(size, tuple(steps)))}"
 
 
@@ -66,19 +71,15 @@ def _nearest(size: Size, steps: Size) -> Size:
     return tuple(max(step, round(extent / step) * step) for extent, step in zip(size, steps, strict=True))
 
 
-def _divisors(step: int) -> list[int]:
-    return [divisor for divisor in range(2, step) if step % divisor == 0]
-
-
 def _steps() -> list[int]:
     """Products of small strides: the powers of two first, since most networks halve, then the others."""
     powers = [step for step in range(2, _LARGEST + 1) if step & (step - 1) == 0]
-    others = [step for step in range(3, _LARGEST + 1) if step not in powers and _is_product(step, (2, 3, 5))]
+    others = [step for step in range(3, _LARGEST + 1) if step not in powers and _is_product(step)]
     return powers + others
 
 
-def _is_product(number: int, factors: tuple[int, ...]) -> bool:
-    for factor in factors:
+def _is_product(number: int) -> bool:
+    for factor in _FACTORS:
         while number % factor == 0:
             number //= factor
     return number == 1
