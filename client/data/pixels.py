@@ -15,6 +15,10 @@ from pydicom.uid import UID, JPEGLSTransferSyntaxes
 
 from client.data.records import Unusable
 
+# Every JPEG, JPEG-LS and JPEG 2000 codestream ends with it; padding may follow.
+_END_OF_IMAGE = b"\xff\xd9"
+_TRAILER = 16
+
 
 def decode(dataset: Dataset) -> npt.NDArray[np.float32]:
     """The pixels of a single-frame image, [row, column] or [row, column, RGB], in the modality's own units.
@@ -26,8 +30,11 @@ def decode(dataset: Dataset) -> npt.NDArray[np.float32]:
         Unusable: if the pixels are missing, damaged, in a compression that cannot be decoded, or not finite.
     """
     syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID", "")))
+    if "JPEG" in syntax.name and _END_OF_IMAGE not in (dataset.get("PixelData") or b"")[-_TRAILER:]:
+        # Most decoders fill up what is missing, and the one that does not may search for it for minutes.
+        raise Unusable("damaged: its compressed pixel data is cut off (no end-of-image marker)")
     try:
-        # CharLS notices a JPEG-LS frame that is damaged or cut off; the decoder pydicom would take first does not.
+        # CharLS notices a damaged JPEG-LS frame; the decoder pydicom would take first does not.
         stored = pixel_array(dataset, decoding_plugin="pyjpegls" if syntax in JPEGLSTransferSyntaxes else "")
         photometric = str(dataset.PhotometricInterpretation)
         if photometric == "PALETTE COLOR":

@@ -116,7 +116,7 @@ def test_damaged_pixel_data_is_found_and_named(tmp_path, syntax):
     assert "damaged" in why or "cut off" in why
 
 
-@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 def test_a_compressed_frame_that_ends_too_early_is_found(tmp_path, syntax):
     noise = np.random.default_rng(0).integers(0, 4000, (64, 64), dtype=np.uint16)
     ds = scans.dataset("P1", noise)
@@ -125,6 +125,14 @@ def test_a_compressed_frame_that_ends_too_early_is_found(tmp_path, syntax):
     ds.PixelData = encapsulate([frame[: len(frame) // 2]])
     ds.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     assert "damaged" in reason(tmp_path / "a.dcm")
+
+
+def test_a_damaged_jpeg_ls_frame_is_found(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 4000, (64, 64), dtype=np.uint16)
+    path = scans.save(scans.dataset("P1", noise), tmp_path / "a.dcm", JPEGLSLossless)
+    content = path.read_bytes()
+    path.write_bytes(content[:-4000] + b"\xff" * 100 + content[-3900:])
+    assert "damaged" in reason(path)
 
 
 def test_files_that_are_not_images_are_named_as_what_they_are(tmp_path):

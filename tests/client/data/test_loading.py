@@ -101,7 +101,7 @@ def test_cached_images_are_for_the_site_alone_and_leave_no_drafts(registered, jo
     assert oct(path.stat().st_mode)[-3:] == "600"
 
 
-TWO_PROCESSES = """
+ANOTHER_PROCESS = """
 import sys
 from pathlib import Path
 from client.data.loading import Cohort
@@ -109,18 +109,24 @@ from client.site import Site
 from shared.job import Job
 site, job = Site.open(Path(sys.argv[1])), Job.load(Path(sys.argv[2]))
 cohort = Cohort(site, "data", job, "train")
+print("ready", flush=True)
+sys.stdin.readline()
 print(sum(float(cohort.load(i, j)[0].abs().sum()) for i in range(len(cohort)) for j in range(2)))
 """
 
 
 def test_two_processes_may_fill_one_cache_at_once(registered, job, tmp_path):
     (tmp_path / "job.toml").write_text(job.to_toml())
-    command = [sys.executable, "-c", TWO_PROCESSES, str(registered.home), str(tmp_path / "job.toml")]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=120)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0]
-    assert said[0] == said[1] != ""
-    assert len(cached(registered)) == 2 * len(Cohort(registered, "data", job, "train"))
+    command = [sys.executable, "-c", ANOTHER_PROCESS, str(registered.home), str(tmp_path / "job.toml")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        cohort = Cohort(registered, "data", job, "train")
+        assert other.stdout.readline() == "ready\n"
+        other.stdin.write("go\n")
+        other.stdin.flush()
+        here = sum(float(cohort.load(i, j)[0].abs().sum()) for i in range(len(cohort)) for j in range(2))
+        there = other.communicate(timeout=120)[0]
+    assert float(there) == here
+    assert len(cached(registered)) == 2 * len(cohort)
 
 
 def test_a_file_that_is_gone_is_named(registered, job, tmp_path):
