@@ -101,11 +101,9 @@ def submit(
 
 
 def _check(job: Job, store: Store, file: Path) -> None:
-    from server import algorithms
-    from shared import networks
+    from server import submission
 
-    algorithms.check(job)
-    networks.check(job)
+    submission.check(job, file=file)
     admitted = len(store.sites())
     if admitted < job.federation.min_sites:
         raise BadInput(

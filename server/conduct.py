@@ -10,8 +10,9 @@ from server.observers.checkpoint import Checkpoint
 from server.observers.record import Record
 from server.rounds import Federation
 from server.store import Store
-from shared import arrays, networks
+from shared import arrays
 from shared.errors import InsituError
+from shared.networks import build
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def conduct(grid: Grid, store: Store, run_id: str) -> None:
         observers=(Checkpoint(store.folder(run.id), run.job), Record(store, run.id)),
     )
     try:
-        federation.train(arrays.of_network(networks.build(run.job)))
+        federation.train(arrays.of_network(build(run.job)))
     except InsituError as error:
         store.set_status(run.id, "failed", str(error))
         raise

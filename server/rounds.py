@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -28,7 +28,6 @@ from shared.messages import (
     Figures,
     Offer,
     Refusal,
-    Reply,
     TrainRequest,
     Update,
     read_reply,
@@ -43,8 +42,7 @@ REJECTED = "rejected"
 
 _POLL_SECONDS = 0.02
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
+_R = TypeVar("_R", Accepted, Update, Figures)
 
 
 class RunFailed(InsituError):
@@ -96,8 +94,7 @@ class Federation:
         while True:
             here = {node: self.sites[node] for node in self.grid.get_node_ids() if node in self.sites}
             new = [node for node in here if node not in accepted and here[node] not in declined]
-            offers = {node: Offer(job=self.job) for node in new}
-            for node, reply in self._exchange(offers, Accepted, group="offer", deadline=deadline):
+            for node, reply in self._ask(new, Offer(job=self.job), Accepted, group="offer", deadline=deadline):
                 if isinstance(reply, Accepted):
                     accepted[node] = self.sites[node]
                 elif reply != UNAVAILABLE:
@@ -123,9 +120,7 @@ class Federation:
         missing: dict[str, str] = {}
         numbers: dict[str, dict[str, float]] = {}
         request = TrainRequest(job=self.job, run=self.run, round=number, model=model)
-        for node, reply in self._exchange(
-            dict.fromkeys(members, request), Update, group=str(number), deadline=deadline
-        ):
+        for node, reply in self._ask(members, request, Update, group=str(number), deadline=deadline):
             site = members[node]
             if not isinstance(reply, Update):
                 missing[site] = reply
@@ -165,28 +160,22 @@ class Federation:
             return {}
         request = EvaluateRequest(job=self.job, run=self.run, round=self.job.federation.rounds, model=model)
         deadline = time.monotonic() + self.job.federation.round_deadline.total_seconds()
-        replies = self._exchange(dict.fromkeys(members, request), Figures, group="final", deadline=deadline)
+        replies = self._ask(members, request, Figures, group="final", deadline=deadline)
         return {members[node]: reply.numbers for node, reply in replies if isinstance(reply, Figures)}
 
-    def _exchange(
-        self,
-        requests: Mapping[int, Offer | TrainRequest],
-        expected: type[Accepted] | type[Update] | type[Figures],
-        *,
-        group: str,
-        deadline: float,
-    ) -> Iterator[tuple[int, Reply | str]]:
-        """Ask, and yield each site's reply, or the code of why there is none, as it comes.
+    def _ask(
+        self, nodes: Collection[int], request: Offer | TrainRequest, expected: type[_R], *, group: str, deadline: float
+    ) -> Iterator[tuple[int, _R | str]]:
+        """Ask these nodes, and yield each one's reply, or the code of why there is none, as it comes.
 
         A reply is forgotten once the next one is asked for: memory does not grow with the number of sites.
         """
-        packed = _once(lambda request: request.pack())
+        content = request.pack()
         messages = [
-            Message(packed(request), dst_node_id=node, message_type=request.flower_type, group_id=group)
-            for node, request in requests.items()
+            Message(content, dst_node_id=node, message_type=request.flower_type, group_id=group) for node in nodes
         ]
-        waiting = dict(zip(self.grid.push_messages(messages), requests, strict=True))
-        del messages
+        waiting = dict(zip(self.grid.push_messages(messages), nodes, strict=True))
+        del messages, content
         while waiting and time.monotonic() <= deadline:
             arrived = list(self.grid.pull_messages(list(waiting)))
             while arrived:
@@ -198,9 +187,7 @@ class Federation:
         for node in waiting.values():
             yield node, LATE
 
-    def _read(
-        self, message: Message, node: int, expected: type[Accepted] | type[Update] | type[Figures]
-    ) -> Reply | str:
+    def _read(self, message: Message, node: int, expected: type[_R]) -> _R | str:
         if message.has_error():
             log.warning("%s cannot be reached (code %s)", self.sites[node], message.error.code)
             return UNAVAILABLE
@@ -210,18 +197,6 @@ class Federation:
             log.warning("the reply of %s does not count: %s", self.sites[node], error)
             return REJECTED
         return str(reply.code) if isinstance(reply, Refusal) else reply
-
-
-def _once(function: Callable[[_T], _R]) -> Callable[[_T], _R]:
-    """Call once per distinct object: all sites get the same request, packed once."""
-    results: dict[int, _R] = {}
-
-    def call(value: _T) -> _R:
-        if id(value) not in results:
-            results[id(value)] = function(value)
-        return results[id(value)]
-
-    return call
 
 
 def _reasons(missing: Mapping[str, str]) -> str:

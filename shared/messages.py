@@ -16,7 +16,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -66,10 +66,12 @@ class _Wire:
 
     def pack(self) -> RecordDict:
         """The Flower records of this message."""
-        config = {"protocol": PROTOCOL, "kind": type(self).__name__}
-        config.update({name: str(getattr(self, name)) for name in self._texts})
-        config.update({name: int(getattr(self, name)) for name in self._integers})
-        records = RecordDict({"config": ConfigRecord(config)})
+        config = ConfigRecord({"protocol": PROTOCOL, "kind": type(self).__name__})
+        for name in self._texts:
+            config[name] = str(getattr(self, name))
+        for name in self._integers:
+            config[name] = int(getattr(self, name))
+        records = RecordDict({"config": config})
         if self._numbers:
             records["numbers"] = MetricRecord({name: float(value) for name, value in self.numbers.items()})  # type: ignore[attr-defined]
         if self._arrays:
@@ -154,7 +156,7 @@ class _WithJob(_Wire):
 
     def pack(self) -> RecordDict:
         records = super().pack()
-        records["config"]["job"] = self.job.canonical()
+        records.config_records["config"]["job"] = self.job.canonical()
         return records
 
     @classmethod
@@ -253,9 +255,10 @@ class Refusal(_Wire):
 
 
 Reply = Accepted | Update | Figures | Refusal
+_Expected = TypeVar("_Expected", Accepted, Update, Figures)
 
 
-def read_reply(records: RecordDict, expected: type[Accepted] | type[Update] | type[Figures]) -> Reply:
+def read_reply(records: RecordDict, expected: type[_Expected]) -> _Expected | Refusal:
     """What a site answered: the expected reply, or a refusal.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -143,10 +143,11 @@ def _begin(out: Path) -> None:
 def _compare(
     job_file: Path, data: Path, out: Path, engine: EngineName, arms: tuple[str, ...], *, as_json: bool
 ) -> None:
+    from server import submission
     from simulations import hospitals, study
 
     job = Job.load(job_file)
-    study.check(job, file=job_file)
+    submission.check(job, file=job_file)
     hospitals.found(data)
     _begin(out)
     with console.progress() as progress:
@@ -156,7 +157,7 @@ def _compare(
     _finish(summary, out, as_json=as_json)
 
 
-def _finish(summary: dict, out: Path, *, as_json: bool) -> None:
+def _finish(summary: dict[str, Any], out: Path, *, as_json: bool) -> None:
     from simulations import tables
 
     if as_json:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.data.loading import Cohort
 from rich.progress import Progress
 
+from client.data.loading import Cohort
 from client.site import Site
 from shared import tasks
 from shared.job import Job
@@ -103,7 +103,7 @@ class Comparison:
         training = self._job.training
         steps = self._job.steps_per_round
         if steps is None:
-            most = max(len(Cohort(site, DATASET, self._job, "training")) for site in self._sites.values())
+            most = max(len(Cohort(site, DATASET, self._job, "train")) for site in self._sites.values())
             steps = math.ceil(math.ceil(most / training.batch_size) * (training.local_epochs or 0))
         return steps * self._job.federation.rounds
 

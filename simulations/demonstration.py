@@ -9,6 +9,7 @@ from typing import Any
 from shared import console
 from simulations import hospitals, phantoms, study
 from simulations.compare import ALONE
+from simulations.engine import Engine
 
 SITES = 3
 PATIENTS = 120  # of each hospital: few enough for a coffee, enough for privacy to leave something to learn
@@ -34,5 +35,5 @@ def demo(out: Path, *, processes: bool = False) -> dict[str, Any]:
         )
         (out / "job.toml").write_text(job.to_toml(), encoding="utf-8")
         sites = hospitals.admit(data, out / "sites", progress=progress)
-        engine = "processes" if processes else "process"
+        engine: Engine = "processes" if processes else "process"
         return study.run(job, sites, out, engine=engine, arms=(ALONE,), progress=progress, started=started)

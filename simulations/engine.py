@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-import client.app
 from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+import client.app
 import server.app
 from client.site import Site
 from server.observers.checkpoint import FINAL, of_round
@@ -134,14 +133,13 @@ def _on_ray(homes: Mapping[str, Path], store: Store, run: str) -> None:
         except BaseException as error:  # Flower's engine would only log it
             failures.append(error)
 
-    silent = {name: value for name, value in os.environ.items() if name.startswith(("FLWR_", "RAY_"))}
     run_simulation(
         server_app=server_app,
         client_app=_ClientAppAtHome(nodes_file),
         num_supernodes=len(homes),
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {"include_dashboard": False, "runtime_env": {"env_vars": silent}, "log_to_driver": False},
+            "init_args": {"include_dashboard": False, "log_to_driver": False},
         },
     )
     if failures:

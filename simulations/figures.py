@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 from client.data.loading import Cohort
+from client.data.records import SPLITS, Split
 from client.device import choose
 from client.evaluation import evaluate
-
 from client.site import Site
 from shared import networks
 from shared.arrays import Arrays, into_network
@@ -22,7 +22,9 @@ from simulations.hospitals import DATASET
 Figures = dict[str, float]
 
 
-def exact(job: Job, model: Arrays, sites: Mapping[str, Site], *, split: str, full: bool = False) -> dict[str, Figures]:
+def exact(
+    job: Job, model: Arrays, sites: Mapping[str, Site], *, split: Split, full: bool = False
+) -> dict[str, Figures]:
     """The figures of this model at each site.
 
     Args:
@@ -58,7 +60,4 @@ def worst(figures: Iterable[Figures], main: str) -> Figures:
 
 def patients(job: Job, site: Site) -> dict[str, int]:
     """How many patients each split of the site's data has."""
-    return {
-        name: len(Cohort(site, DATASET, job, split))
-        for name, split in (("train", "training"), ("validation", "validation"), ("test", "test"))
-    }
+    return {split: len(Cohort(site, DATASET, job, split)) for split in SPLITS}

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from client.data.registry import Registry, pooled
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
+from client.data.registry import Registry, pooled
 from client.site import SITE_NAME, DatasetRules, Policy, Site, SiteConfig
 from shared.errors import BadInput
 
@@ -63,11 +64,15 @@ def admit(data: Path, homes: Path, *, progress: Progress) -> dict[str, Site]:
             DATASET,
             manifest if manifest.exists() else folder,
             labels=labels if labels.exists() and not manifest.exists() else None,
-            progress=lambda done, total, task=task: progress.update(task, completed=done, total=total),
+            progress=partial(_show, progress, task),
         )
         progress.update(task, completed=1, total=1)
         sites[name] = site
     return sites
+
+
+def _show(progress: Progress, task: TaskID, done: int, total: int) -> None:
+    progress.update(task, completed=done, total=total)
 
 
 def pool(sites: Mapping[str, Site], homes: Path) -> Site:

@@ -7,34 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from client.data.registry import Registry
 from rich.progress import Progress
 
+from client.data.registry import Registry
 from client.site import Site
-from server import algorithms
-from shared import networks
 from shared.errors import BadInput, Refused
 from shared.job import Job
 from simulations import results
 from simulations.compare import FEDERATED, PRIVATE, Comparison
 from simulations.engine import Engine
-
-
-def check(job: Job, *, file: object) -> None:
-    """Everything about a job that can be known before any data is read.
-
-    Raises:
-        BadInput: naming the field, what was expected and what to do.
-    """
-    try:
-        networks.check(job)
-        algorithms.check(job)
-    except BadInput as error:
-        raise BadInput(str(error), file=file) from None
-    if job.privacy.secure_aggregation:
-        raise BadInput(
-            "[privacy] secure_aggregation is not there yet, and nothing pretends: remove it, or say false", file=file
-        )
 
 
 def run(

@@ -58,9 +58,7 @@ def check(job: Job) -> None:
     """
     if job.federation.algorithm not in _ALGORITHMS:
         known = ", ".join(_ALGORITHMS)
-        raise BadInput(
-            f"[federation] algorithm: got {job.federation.algorithm!r}, expected one of {known}", file=job.name
-        )
+        raise BadInput(f"[federation] algorithm: got {job.federation.algorithm!r}, expected one of {known}")
 
 
 def of(job: Job) -> Algorithm:
