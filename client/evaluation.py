@@ -47,9 +47,10 @@ def evaluate(
             logits = network(torch.stack([image for image, _ in pairs]).to(device)).cpu()
             targets = torch.stack([target for _, target in pairs])
             start = 0
-            for (i, spacing), group in groupby(images, key=lambda image: (image[0], cohort.spacing(*image))):
-                part = slice(start, start := start + len(list(group)))
-                measure.add(cohort.patients[i], logits[part], targets[part], spacing)
+            for spacing, group in groupby(images, key=lambda image: cohort.spacing(*image)):
+                patients = [cohort.patients[i] for i, _ in group]
+                part = slice(start, start := start + len(patients))
+                measure.add(patients, logits[part], targets[part], spacing)
     figures: dict[str, float] = measure.compute(full=full)
     return figures
 

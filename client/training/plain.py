@@ -31,7 +31,7 @@ def train(network: nn.Module, cohort: Patients, job: Job, *, round: int, site_na
         batch = drawing.load(cohort, drawn, training, source, device)
         optimizer.zero_grad()
         losses = task.loss(network(batch.images), batch.targets)
-        (losses * batch.share).sum().div(batch.patients).backward()
+        torch.autograd.backward((losses * batch.share).sum() / batch.patients)
         optimizer.step()
     optimizer.zero_grad()
 
