@@ -32,7 +32,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -m "not federation"
+	$(BIN)/pytest --numprocesses auto -m "not federation"
 	$(BIN)/pytest -m federation
 
 bench: setup
