@@ -58,20 +58,12 @@ def status(home: console.Home, as_json: console.Json = False) -> None:
     site = Site.open(home)
     from client import state
 
-    facts = {"site": site.name, **state.summary(site.home, running=_running(site))}
+    facts = {"site": site.name, **state.summary(site.home)}
     if as_json:
         console.dump(facts)
         return
     for line in _lines(facts):
         print(line)
-
-
-def _running(site: Site) -> bool:
-    try:
-        with site.claimed():
-            return False
-    except BadInput:
-        return True
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ again, and again.
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import socket
@@ -106,6 +107,8 @@ def run(site: Site, *, app: str = "client.app:app") -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     with site.claimed(), _loopback() as listening:
+        for part in ("daemon", "supernode"):
+            state.forget(site.home, part)  # what one before this said
         supernode, executor = _parts(site, listening, app)
         _keep(site, (supernode, executor), stopping)
 
@@ -161,7 +164,7 @@ def _keep(site: Site, parts: tuple[Supervised, Supervised], stopping: threading.
 
     def say() -> None:
         coordinator = site.config.coordinator
-        facts = {"since": since, "coordinator": coordinator.address if coordinator else None}
+        facts = {"pid": os.getpid(), "since": since, "coordinator": coordinator.address if coordinator else None}
         state.write(site.home, "daemon", {**facts, "supernode": supernode.facts(), "executor": executor.facts()})
 
     for part in parts:

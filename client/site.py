@@ -13,7 +13,6 @@ HOME/
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import os
@@ -28,7 +27,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import BadInput, InsituError
-from shared.files import write_atomically
+from shared.files import held, write_atomically
 from shared.job import Positive, explain
 
 SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -184,11 +183,7 @@ class Site:
         Raises:
             BadInput: if another process holds it.
         """
-        with (self.home / ".lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadInput("a daemon is already running on this home; stop it first", file=self.home) from None
+        with held(self.home, "daemon"):
             yield
 
 

@@ -5,6 +5,7 @@ Each writes a file of its own, HOME/state/<part>.json, whole or not at all; noth
     daemon      pid, since, version, coordinator, and for each of its processes: pid, since, restarts, last_exit
     supernode   pid, contact (when the coordinator last answered), problem (why it does not)
     executor    pid, ready, working (the message being answered), last (the last one that was)
+    unanswered  the token and the address of the message being answered, for the next executor if this one dies of it
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-Part = Literal["daemon", "supernode", "executor"]
+from shared.files import is_held
+
+Part = Literal["daemon", "supernode", "executor", "unanswered"]
 # The coordinator is asked every second at the longest; a message being answered is a minute between heartbeats.
 _CONTACT_SECONDS = 60.0
 
@@ -38,13 +41,14 @@ def read(home: Path, part: Part) -> dict[str, Any]:
         return {}
 
 
-def summary(home: Path, *, running: bool) -> dict[str, Any]:
-    """What `insitu-client status` shows.
+def forget(home: Path, part: Part) -> None:
+    """Say nothing any more."""
+    (Path(home) / "state" / f"{part}.json").unlink(missing_ok=True)
 
-    Args:
-        home: the site's.
-        running: whether a daemon holds it.
-    """
+
+def summary(home: Path) -> dict[str, Any]:
+    """What `insitu-client status` shows of the site with this home."""
+    running = is_held(Path(home))
     daemon, supernode, executor = (read(home, part) for part in ("daemon", "supernode", "executor"))
     facts: dict[str, Any] = {"running": running, "last": executor.get("last")}
     if not running:

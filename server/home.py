@@ -13,7 +13,6 @@ HOME/
 
 from __future__ import annotations
 
-import fcntl
 import json
 import tomllib
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from server.store import Store
 from shared import identity
 from shared.errors import BadInput
-from shared.files import write_atomically
+from shared.files import held, is_held, write_atomically
 from shared.job import explain
 
 DEFAULT_PORT = 8443
@@ -146,11 +145,8 @@ class Home:
         Raises:
             BadInput: if another process holds it.
         """
-        with (self.path / ".lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadInput("a coordinator is already running on this home; stop it first", file=self.path) from None
+        with held(self.path, "coordinator"):
+            (self.path / _RUNNING).unlink(missing_ok=True)  # of one that was killed
             try:
                 yield
             finally:
@@ -161,14 +157,9 @@ class Home:
         write_atomically(self.path / _RUNNING, json.dumps(facts).encode(), mode=0o600)
 
     def running(self) -> dict[str, Any] | None:
-        """What the coordinator that holds the home announced; None where none does."""
-        with (self.path / ".lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pass
-            else:
-                return None
+        """What the coordinator that holds the home announced, nothing if it is only starting; None where none does."""
+        if not is_held(self.path):
+            return None
         try:
             return dict(json.loads((self.path / _RUNNING).read_bytes()))
         except (FileNotFoundError, ValueError):

@@ -7,6 +7,7 @@ and whatever happens, what leaves is one of our replies: an exception's text can
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import importlib
@@ -20,7 +21,10 @@ from typing import Any
 
 import httpx
 from flwr.app import Context, Message, RecordDict
+from flwr.app.message import remove_content_from_message
 from flwr.common.constant import SubStatus
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     PullAppMessagesRequest,
@@ -118,6 +122,7 @@ class Executor:
 
     def run(self) -> None:
         """Answer for ever. A SuperNode that is not there is waited for."""
+        self._answer_for_the_last()
         while True:
             try:
                 self.answer_one()  # the SuperNode holds the question while there is nothing to answer
@@ -144,19 +149,40 @@ class Executor:
             self._token.value = None
             self._facts["working"] = None
             self._say()
+            state.forget(self._home, "unanswered")
         return True
+
+    def _answer_for_the_last(self) -> None:
+        """Refuse what the executor before this one died of, so that nobody waits a minute for its lease to end."""
+        left = state.read(self._home, "unanswered")
+        if not left:
+            return
+        log.warning("the executor before this one ended while it answered a message: that one is refused")
+        try:
+            message = message_from_proto(MessageProto.FromString(base64.b64decode(left["message"])))
+            self._token.value = left["token"]
+            self._push(Refusal(code=RefusalCode.FAILED).pack(), message)
+        except Exception as error:
+            log.warning("it is too late for that (%s)", type(error).__name__)
+        finally:
+            self._token.value = None
+            state.forget(self._home, "unanswered")
 
     def _answer(self) -> None:
         message, context, _, fab = pull_task_input(self._client)
         facts = {"type": message.metadata.message_type, "round": message.metadata.group_id, "since": time.time()}
         self._facts["working"] = facts
         self._say()
-        content = self._content(message, context, fab.content)
-        reply = Message(flat.flatten(content), reply_to=message)
-        push_message(self._client, reply, context)
+        state.write(self._home, "unanswered", {"token": self._token.value, "message": _as_text(message)})
+        self._push(self._content(message, context, fab.content), message)
+        self._facts["last"] = {**facts, "until": time.time()}
+
+    def _push(self, content: RecordDict, message: Message) -> None:
+        metadata = message.metadata
+        nobody = Context(metadata.run_id, metadata.dst_node_id, node_config={}, state=RecordDict(), run_config={})
+        push_message(self._client, Message(flat.flatten(content), reply_to=message), nobody)
         # Flower would keep the context; nothing durable belongs there.
         push_task_output(self._client, None, SubStatus.COMPLETED, "")
-        self._facts["last"] = {**facts, "until": time.time()}
 
     def _content(self, message: Message, context: Context, fab: bytes) -> RecordDict:
         """What the site answers: the app's reply, or a refusal code whatever goes wrong."""
@@ -201,6 +227,12 @@ class Executor:
 
     def _say(self) -> None:
         state.write(self._home, "executor", self._facts)
+
+
+def _as_text(message: Message) -> str:
+    """Whose message it is and what it replies to, without what is in it."""
+    proto = message_to_proto(remove_content_from_message(message))
+    return base64.b64encode(proto.SerializeToString()).decode()
 
 
 def load(name: str) -> ClientApp:

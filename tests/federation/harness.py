@@ -115,8 +115,7 @@ class Federation:
         self.daemons[name] = started("client", site.home, self.client_app, self.folder / f"{name}.log", self.wrap)
 
     def status(self, name: str) -> dict:
-        running = name in self.daemons and self.daemons[name].process.poll() is None
-        return state.summary(self.sites[name].home, running=running)
+        return state.summary(self.sites[name].home)
 
     def connected(self, name: str, seconds: float = 60.0) -> dict:
         """Wait until a site is connected and ready; its status."""
