@@ -13,7 +13,6 @@ from typing import Any
 
 from client.data.loading import Cohort
 from client.ledger import Ledger
-
 from client.site import Site
 from server import report
 from server.observers.checkpoint import FINAL
