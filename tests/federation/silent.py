@@ -33,9 +33,8 @@ def be_loud() -> None:
     with socket.socket() as tcp:
         tcp.settimeout(0.2)
         tcp.connect_ex(("192.0.2.1", 443))
-    with socket.socket(type=socket.SOCK_DGRAM) as udp:
-        with contextlib.suppress(OSError):
-            udp.sendto(b"x", ("192.0.2.2", 9))
+    with socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
+        udp.sendto(b"x", ("192.0.2.2", 9))
     with contextlib.suppress(OSError):
         socket.getaddrinfo("telemetry.example.org", 443)
 
