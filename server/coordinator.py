@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_SECONDS = 0.1
 _SPARE_AGAIN_SECONDS = 30.0
+# What a run imports only when it builds its network; it takes seconds.
+_LIBRARIES = ["monai.networks.nets"]
 _STOPPED = "the coordinator was stopped during this run; submit it again"
 
 
@@ -96,7 +98,7 @@ class Coordinator:
     def _process(self) -> Child:
         return Child(
             "server.flower.serverapp",
-            {"app": self._app},
+            {"app": self._app, "libraries": _LIBRARIES},
             log=self._home.log("ready"),
             environment={"FLWR_HOME": str(self._home.path.resolve() / "log"), "MALLOC_ARENA_MAX": "2"},
         )

@@ -176,9 +176,12 @@ def main() -> None:
     for chatty in ("httpx", "flwr"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     update_console_handler(level=logging.WARNING, timestamps=True, colored=False)
-    module, _, attribute = orders.next()["app"].partition(":")
+    preparation = orders.next()
+    module, _, attribute = preparation["app"].partition(":")
     # What takes seconds is done before there is a run that would wait for it.
     app: ServerApp = getattr(importlib.import_module(module), attribute)
+    for library in preparation["libraries"]:
+        importlib.import_module(library)
     instructions = orders.next()
     write_to(Path(instructions["log"]))
     try:

@@ -44,6 +44,7 @@ from shared import bundle
 from shared.errors import BadInput, InsituError
 from shared.holding import Application, Bell, Holding, Receive, Scope, Send
 
+update_console_handler(level=logging.WARNING, timestamps=True, colored=False)
 # Flower lets every connection keep 64 MB of pages, and map 256 MB more: several models' worth, for nothing.
 sql_mixin.SQLITE_PRAGMAS = tuple(  # type: ignore[attr-defined, assignment]
     (name, value)
@@ -225,7 +226,6 @@ class Listeners:
             ),
             SuperLinkLifespan,
         )
-        update_console_handler(level=logging.WARNING, timestamps=True, colored=False)
         self.superlink = SuperLink(application.state.linkstate_factory.state())
         # Of nine layers, six are for the control interface and for records nobody keeps: a third of a request's cost.
         application.user_middleware[:] = [
