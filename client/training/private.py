@@ -11,29 +11,25 @@ and scaling are Opacus's `DPOptimizer`; what is ours is the unit, the gradients 
 - **Randomness comes from the operating system** (`noise.Stream`), for the draw as for the noise.
 - **Nothing depends on one patient but through the clipped gradient.** A patient whose gradient is not finite counts as
   a gradient of zero (to fail would tell), and a draw of nobody still takes its noisy step.
-- Gradients of single images come from `vmap(grad)`, a few images at a time so that memory stays bounded: exact for any
-  network that keeps images apart.
+- Gradients of single images are exact (see `gradients`), and made for a few images at a time: memory stays bounded.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 from torch.optim import Optimizer
 
-from client.training import drawing, optimizers
+from client.training import drawing, gradients, optimizers
 from client.training.drawing import Batch, Drawn, Patients
+from client.training.gradients import GradientsOfImages, trained
 from client.training.noise import Stream
-from shared import tasks
+from client.training.noting import Gradients
 from shared.job import Job
-
-Gradients = dict[str, Tensor]
-GradientsOfImages = Callable[[Mapping[str, Tensor], Tensor, Tensor], Gradients]
 
 # What the gradients, and the images, of one pass may hold: numbers, four bytes each. Activations are some ten times
 # the images; more at a time is not faster.
@@ -74,7 +70,8 @@ def train(
         expected_batch_size=training.batch_size,
         stream=stream,
     )
-    gradients = gradients_of_images(network, job)
+    of_images = gradients.of_images(network, job)
+    learning = trained(network)
     at_once = _images_at_once(network, job)
     for _ in range(job.steps_per_round):
         patients = (stream.random(len(cohort)) < privacy.sample_rate).nonzero()[0].tolist()
@@ -83,10 +80,10 @@ def train(
         for number, group in enumerate(groups, start=1):
             if group:
                 batch = drawing.load(cohort, group, training, stream, device)
-                per_patient = gradients_of_patients(network, gradients, batch, at_once)
+                per_patient = gradients_of_patients(learning, of_images, batch, at_once)
             else:
-                per_patient = {name: p.new_zeros((0, *p.shape)) for name, p in _trained(network).items()}
-            optimizer.take(_trained(network), per_patient, last=number == len(groups))
+                per_patient = {name: p.new_zeros((0, *p.shape)) for name, p in learning.items()}
+            optimizer.take(learning, per_patient, last=number == len(groups))
     optimizer.release()
 
 
@@ -150,38 +147,19 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]
                     delattr(parameter, name)
 
 
-def gradients_of_images(network: nn.Module, job: Job) -> GradientsOfImages:
-    """A function of (parameters, images (M, …), targets (M, …)) → of each parameter that trains (M, *its shape)."""
-    task = tasks.of(job)
-    fixed: dict[str, Tensor] = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    for name in _trained(network):
-        del fixed[name]
-
-    def loss_of_one(parameters: Mapping[str, Tensor], image: Tensor, target: Tensor) -> Tensor:
-        logits = functional_call(network, {**fixed, **parameters}, (image[None],))
-        loss: Tensor = task.loss(logits, target[None])[0]
-        return loss
-
-    gradients: GradientsOfImages = vmap(grad(loss_of_one), in_dims=(None, 0, 0), randomness="different")
-    return gradients
-
-
-def gradients_of_patients(network: nn.Module, gradients: GradientsOfImages, batch: Batch, at_once: int) -> Gradients:
+def gradients_of_patients(
+    parameters: Mapping[str, Tensor], of_images: GradientsOfImages, batch: Batch, at_once: int
+) -> Gradients:
     """The mean gradient over each patient's images: of each parameter (P, *its shape)."""
-    parameters = {name: parameter.detach() for name, parameter in _trained(network).items()}
     if batch.one_image_each and batch.patients <= at_once:
-        return gradients(parameters, batch.images, batch.targets)
-    sums = {name: p.new_zeros((batch.patients, *p.shape)) for name, p in parameters.items()}
+        return of_images(batch.images, batch.targets)
+    sums = {name: torch.zeros((batch.patients, *p.shape), device=p.device) for name, p in parameters.items()}
     for start in range(0, len(batch.owner), at_once):
         part = slice(start, start + at_once)
         owner, share = batch.owner[part], batch.share[part]
-        for name, value in gradients(parameters, batch.images[part], batch.targets[part]).items():
+        for name, value in of_images(batch.images[part], batch.targets[part]).items():
             sums[name].index_add_(0, owner, value * share.view(-1, *[1] * (value.ndim - 1)))
     return sums
-
-
-def _trained(network: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
 def _finite_or_zero(per_patient: Gradients) -> Gradients:
@@ -196,7 +174,7 @@ def _finite_or_zero(per_patient: Gradients) -> Gradients:
 
 
 def _images_at_once(network: nn.Module, job: Job) -> int:
-    parameters = sum(parameter.numel() for parameter in _trained(network).values())
+    parameters = sum(parameter.numel() for parameter in trained(network).values())
     image = job.images.channels * int(torch.Size(job.images.size).numel())
     return max(1, min(_MOST_GRADIENTS // max(1, parameters), _MOST_IMAGES // image))
 

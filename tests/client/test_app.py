@@ -18,7 +18,6 @@ from shared import accounting, arrays, networks
 from shared.errors import RefusalCode
 from shared.messages import Accepted, EvaluateRequest, Figures, Offer, Refusal, TrainRequest, Update, read_reply
 
-
 # What Flower sets in a process of its own; messages cannot be made without it.
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 0, 1
 

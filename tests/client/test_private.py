@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from client import training
-from client.training import drawing, optimizers, private
+from client.training import drawing, gradients, optimizers, private
 from client.training.noise import Stream
 from shared import networks, tasks
 from shared.errors import RefusalCode, Refused
@@ -57,7 +57,9 @@ def test_a_patients_gradient_is_that_of_the_mean_over_the_patients_images(pictur
     network = networks.build(job)
     drawn = drawing.choose_images(cohort, range(4), job.training, Stream())
     batch = drawing.load(cohort, drawn, job.training, Stream(), CPU)
-    found = private.gradients_of_patients(network, private.gradients_of_images(network, job), batch, at_once)
+    found = private.gradients_of_patients(
+        dict(network.named_parameters()), gradients.of_images(network, job), batch, at_once
+    )
     rows = torch.cat([value.flatten(1) for value in found.values()], dim=1)
     for patient, row in enumerate(rows):
         torch.testing.assert_close(row, gradient_of(network, job, cohort.data[patient]), rtol=1e-4, atol=1e-6)

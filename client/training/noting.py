@@ -1,0 +1,197 @@
+"""Notes of each image's share of the gradient, and which functions are replaced while they are taken.
+
+While `Notes` are on, what PyTorch's own layers call (`F.conv2d`, `F.group_norm`, …) is replaced by `layers`, wherever
+the parameters are the network's own and the input has one row an image; everything else stays as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from client.training import layers
+
+Gradients = dict[str, Tensor]  # of each parameter, by name: (images, *its shape)
+
+
+class Notes(TorchFunctionMode):
+    """While it is on, layers with parameters write down each image's share of their gradients in the backward pass."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], images: int) -> None:
+        super().__init__()
+        self._names = {id(parameter): name for name, parameter in parameters.items()}
+        self.images = images
+        self.gradients: Gradients = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        rule = _RULES.get(func)
+        if rule is not None:
+            result = rule(self, *args, **(kwargs or {}))
+            if result is not None:
+                return result
+        return func(*args, **(kwargs or {}))
+
+    def concerns(self, image: Tensor, *parameters: Tensor | None) -> bool:
+        """Whether a layer's input has one row an image, and its parameters are the network's own."""
+        given = [parameter for parameter in parameters if parameter is not None]
+        ours = [parameter for parameter in given if id(parameter) in self._names]
+        frozen = [parameter for parameter in given if not parameter.requires_grad]
+        return bool(ours) and len(ours) + len(frozen) == len(given) and image.shape[0] == self.images
+
+    def is_one_row(self, tensor: Tensor) -> bool:
+        """Whether it is a parameter whose first axis stands for the image."""
+        return id(tensor) in self._names and tensor.ndim > 1 and tensor.shape[0] == 1
+
+    def add(self, name: int, gradient: Tensor) -> None:
+        """Note the gradient (M, *shape) of a parameter, by its id; a parameter used twice has both added."""
+        key = self._names[name]
+        earlier = self.gradients.get(key)
+        self.gradients[key] = gradient if earlier is None else earlier + gradient
+
+
+def _convolution(dimensions: int) -> Callable[..., Tensor | None]:
+    def rule(
+        notes: Notes,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor | None:
+        if isinstance(padding, str) or not notes.concerns(input, weight, bias):
+            return None
+        spread = [_each(value, dimensions) for value in (stride, padding, dilation)]
+        return _apply(layers.Convolution, notes, input, weight, bias, (*spread, False, [0] * dimensions, groups))
+
+    return rule
+
+
+def _transposed(dimensions: int) -> Callable[..., Tensor | None]:
+    def rule(
+        notes: Notes,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> Tensor | None:
+        if not notes.concerns(input, weight, bias):
+            return None
+        spread = [_each(value, dimensions) for value in (stride, padding, dilation)]
+        return _apply(
+            layers.Convolution, notes, input, weight, bias, (*spread, True, _each(output_padding, dimensions), groups)
+        )
+
+    return rule
+
+
+def _each(value: Any, dimensions: int) -> list[int]:
+    return [value] * dimensions if isinstance(value, int) else list(itertools.islice(value, dimensions))
+
+
+def _group_norm(
+    notes: Notes,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    return (
+        _apply(layers.GroupNorm, notes, input, weight, bias, num_groups, eps)
+        if notes.concerns(input, weight, bias)
+        else None
+    )
+
+
+def _instance_norm(
+    notes: Notes,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if running_mean is not None or not use_input_stats or not notes.concerns(input, weight, bias):
+        return None
+    return _apply(layers.GroupNorm, notes, input, weight, bias, input.shape[1], eps)
+
+
+def _layer_norm(
+    notes: Notes,
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if input.ndim <= len(normalized_shape) or not notes.concerns(input, weight, bias):
+        return None
+    return _apply(layers.LayerNorm, notes, input, weight, bias, tuple(normalized_shape), eps)
+
+
+def _linear(notes: Notes, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    if input.ndim < 2 or not notes.concerns(input, weight, bias):
+        return None
+    return _apply(layers.Linear, notes, input, weight, bias)
+
+
+def _prelu(notes: Notes, input: Tensor, weight: Tensor) -> Tensor | None:
+    return _apply(layers.PReLU, notes, input, weight) if notes.concerns(input, weight) else None
+
+
+def _add(notes: Notes, input: Tensor, other: Any, **scaled: Any) -> Tensor | None:
+    if not isinstance(other, Tensor) or scaled or input.ndim != other.ndim:
+        return None
+    image, parameter = (other, input) if notes.is_one_row(input) else (input, other)
+    if not notes.is_one_row(parameter) or image.shape[1:] != parameter.shape[1:] or len(image) != notes.images:
+        return None
+    return image + _apply(layers.ForEach, notes, parameter, tuple(image.shape))
+
+
+def _expand(notes: Notes, input: Tensor, *sizes: Any) -> Tensor | None:
+    wanted = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else tuple(sizes)
+    if not notes.is_one_row(input) or len(wanted) != input.ndim or wanted[0] != notes.images:
+        return None
+    if any(size not in (-1, there) for size, there in zip(wanted[1:], input.shape[1:], strict=True)):
+        return None
+    return _apply(layers.ForEach, notes, input, (notes.images, *input.shape[1:]))
+
+
+def _apply(layer: type[Function], *arguments: Any) -> Tensor:
+    output: Tensor = layer.apply(*arguments)  # type: ignore[no-untyped-call]
+    return output
+
+
+_RULES: dict[Any, Callable[..., Tensor | None]] = {
+    F.conv1d: _convolution(1),
+    F.conv2d: _convolution(2),
+    F.conv3d: _convolution(3),
+    F.conv_transpose1d: _transposed(1),
+    F.conv_transpose2d: _transposed(2),
+    F.conv_transpose3d: _transposed(3),
+    F.group_norm: _group_norm,
+    F.instance_norm: _instance_norm,
+    F.layer_norm: _layer_norm,
+    F.linear: _linear,
+    F.prelu: _prelu,
+    torch.Tensor.add: _add,
+    torch.Tensor.__add__: _add,
+    torch.add: _add,
+    torch.Tensor.expand: _expand,
+}
