@@ -15,7 +15,8 @@ import time
 from dataclasses import dataclass
 from types import FrameType
 
-from server.flower.superlink import Listeners, SuperLink, Task
+from server.flower.listeners import Listeners
+from server.flower.superlink import SuperLink, Task
 from server.home import Home
 from server.store import ENDED, Store
 from shared import console, identity
@@ -174,7 +175,6 @@ def run(home: Home, *, app: str = "server.app:app") -> None:
                 home.database,
                 certificate=home.certificate,
                 key=home.key,
-                ca=home.ca,
                 public=public,
                 loopback=loopback,
             )

@@ -73,23 +73,21 @@ class Running:
         return self.log.read_text()
 
 
-def start(arguments: list[str], log: Path, wrap: tuple[str, ...] = ()) -> Running:
-    """Start a command; `wrap` stands before it (strace, say)."""
+def start(arguments: list[str], log: Path) -> Running:
+    """Start a command."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"}
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*wrap, *arguments], stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment
-        )
+        process = subprocess.Popen(arguments, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
     return Running(process, log)
 
 
-def started(side: str, home: Path, app: str | None, log: Path, wrap: tuple[str, ...] = ()) -> Running:
+def started(side: str, home: Path, app: str | None, log: Path) -> Running:
     """`insitu-server start` or `insitu-client start`; with another app than the installed one, the same by hand."""
     if app is None:
         command = Path(sys.executable).with_name(f"insitu-{side}")
-        return start([str(command), "start", "--home", str(home)], log, wrap)
+        return start([str(command), "start", "--home", str(home)], log)
     program = _START[side].format(home=str(home), app=app)
-    return start([sys.executable, "-c", program], log, wrap)
+    return start([sys.executable, "-c", program], log)
 
 
 @dataclass
@@ -101,18 +99,17 @@ class Federation:
     sites: dict[str, Site]
     server_app: str | None
     client_app: str | None
-    wrap: tuple[str, ...] = ()
     coordinator: Running | None = None
     daemons: dict[str, Running] = field(default_factory=dict)
 
     def start_coordinator(self) -> None:
-        self.coordinator = started("server", self.home.path, self.server_app, self.folder / "server.log", self.wrap)
+        self.coordinator = started("server", self.home.path, self.server_app, self.folder / "server.log")
         until(lambda: self.home.running() or self.coordinator.process.poll() is not None, what="the coordinator")
         assert self.coordinator.process.poll() is None, self.coordinator.said
 
     def start_site(self, name: str) -> None:
         site = self.sites[name]
-        self.daemons[name] = started("client", site.home, self.client_app, self.folder / f"{name}.log", self.wrap)
+        self.daemons[name] = started("client", site.home, self.client_app, self.folder / f"{name}.log")
 
     def status(self, name: str) -> dict:
         return state.summary(self.sites[name].home)
@@ -188,7 +185,6 @@ def federation(
     client_app: str | None = None,
     policy: Policy | None = None,
     prepare=None,
-    wrap: tuple[str, ...] = (),
 ) -> Iterator[Federation]:
     """A coordinator and `sites` sites, each in the processes it really has, connected and ready.
 
@@ -198,7 +194,6 @@ def federation(
         server_app, client_app: `module:attribute` in place of the installed apps.
         policy: of every site.
         prepare: called with each Site before anything starts, to give it data.
-        wrap: a command that stands before each process.
     """
     names = NAMES[:sites] if isinstance(sites, int) else sites
     port = free_port()
@@ -212,7 +207,7 @@ def federation(
         made[name] = credentials.trust(site, Coordinator(address=f"127.0.0.1:{port}"), ca=home.ca.read_bytes())
         if prepare is not None:
             prepare(made[name])
-    fed = Federation(folder, home, made, server_app, client_app, wrap)
+    fed = Federation(folder, home, made, server_app, client_app)
     try:
         fed.start_coordinator()
         for name in names:

@@ -3,6 +3,7 @@
 import io
 import json
 import socket
+import ssl
 import stat
 import threading
 import zipfile
@@ -25,7 +26,7 @@ from client import credentials
 from client.flower.executor import TaskToken
 from client.site import Coordinator, Site, SiteConfig
 from server.flower.serverapp import WaitingGrid
-from server.flower.superlink import _ACCOUNT, SuperLink
+from server.flower.superlink import ACCOUNT, SuperLink
 from shared import identity
 
 pytestmark = pytest.mark.federation
@@ -110,8 +111,6 @@ def test_an_unsigned_question_to_the_fleet_interface_is_refused(fed, outside):
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_read(outside, fed):
     with socket.create_connection(("127.0.0.1", fed.home.config.port)) as raw:
-        import ssl
-
         context = ssl.create_default_context(cafile=str(fed.home.ca))
         with context.wrap_socket(raw, server_hostname="localhost") as tls:
             tls.sendall(
@@ -124,6 +123,17 @@ def test_a_body_that_is_too_long_is_refused_before_it_is_read(outside, fed):
         yield b"x" * 10
 
     assert outside.post("/v1/fleet/push-object", content=endless()).status_code == 411
+
+
+def test_an_old_tls_is_refused(fed):
+    context = ssl.create_default_context(cafile=str(fed.home.ca))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(("127.0.0.1", fed.home.config.port)) as raw,
+        pytest.raises(ssl.SSLError),
+        context.wrap_socket(raw, server_hostname="localhost"),
+    ):
+        pass
 
 
 def test_without_tls_the_public_port_answers_nothing(fed):
@@ -234,7 +244,7 @@ def test_the_code_of_a_foreign_bundle_never_runs_at_a_site(fed, tmp_path):
     marker = tmp_path / "marker"
     superlink = SuperLink.open(fed.home.database)
     content = _foreign_bundle(marker)
-    started = control_handlers.start_run(StartRunRequest(fab=Fab(content=content)), _ACCOUNT, superlink.state, None)
+    started = control_handlers.start_run(StartRunRequest(fab=Fab(content=content)), ACCOUNT, superlink.state, None)
     task = superlink.acquire()
     assert task.flower_run == started.run_id
     grid = WaitingGrid(f"127.0.0.1:{fed.home.running()['loopback']}", task.token)

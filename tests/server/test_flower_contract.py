@@ -25,8 +25,9 @@ from flwr.superlink.servicer.runtime import runtime_handlers
 
 from server.admission import admit
 from server.flower import superlink
+from server.flower.listeners import Listeners
 from server.flower.serverapp import WaitingGrid
-from server.flower.superlink import Listeners, SuperLink
+from server.flower.superlink import SuperLink
 from server.home import Home, ServerConfig
 from shared import bundle, identity
 from shared.errors import BadInput
@@ -94,12 +95,12 @@ def test_every_path_of_flowers_belongs_to_an_interface_that_is_known():
 
 def test_the_layers_that_are_kept_are_there_and_those_left_out_are_the_ones_known():
     layers = [layer.cls.__name__ for layer in create_app().user_middleware]
-    assert [name for name in layers if name in superlink._NEEDED_MIDDLEWARE] == [
+    assert [name for name in layers if name in superlink.NEEDED_MIDDLEWARE] == [
         "BaseHTTPMiddleware",
         "ProtobufTranslationMiddleware",
         "NodeAuthMiddleware",
     ], MOVED
-    assert set(layers) - superlink._NEEDED_MIDDLEWARE == {
+    assert set(layers) - superlink.NEEDED_MIDDLEWARE == {
         "ControlSensitiveResponseMiddleware",
         "ControlAuthenticationMiddleware",
         "ControlLicenseMiddleware",
@@ -137,9 +138,7 @@ def home(tmp_path_factory):
 def listeners(home):
     with contextlib.ExitStack() as stack:
         public, loopback = (stack.enter_context(_bound()) for _ in range(2))
-        one = Listeners(
-            home.database, certificate=home.certificate, key=home.key, ca=home.ca, public=public, loopback=loopback
-        )
+        one = Listeners(home.database, certificate=home.certificate, key=home.key, public=public, loopback=loopback)
         one.public_port, one.loopback_port = (bound.getsockname()[1] for bound in (public, loopback))
         serving = threading.Thread(target=one.serve, daemon=True)
         serving.start()
