@@ -3,7 +3,7 @@
 There are two ways to it. `vmap(grad)` runs any network as if each image were alone: it cannot mix images, and it is the
 measure of right and wrong here. But it takes half as long again as ordinary training, and more where layers are many
 and small. So the quick way is tried first: the batch goes forward and backward as in ordinary training, and as the
-backward pass comes by, the layers that have parameters note what each image adds to their gradient (`noting`, `layers`).
+backward pass comes by, the layers that have parameters note what each image adds to their gradient (see `noting`).
 That is exact if images do not meet anywhere in the network and every parameter is in a layer that takes notes. Whether
 it is so is found out on random images, never on a patient's, before any patient's are looked at; a network that does
 not pass is trained with `vmap`. A parameter used in any other way would be seen in every step, and stop the training.

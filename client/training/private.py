@@ -123,12 +123,24 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]
             per_patient: of each parameter (P, *its shape); P may be 0.
             last: whether these are the last patients of the step.
         """
-        per_patient = _finite_or_zero(per_patient)
         for name, parameter in parameters.items():
             parameter.grad_sample = per_patient[name]  # type: ignore[attr-defined]
         self.signal_skip_step(do_skip=not last)
         self.step()
         self.zero_grad(set_to_none=True)
+
+    def clip_and_accumulate(self) -> None:
+        """As Opacus does; but a patient whose gradient is not finite counts as zero, rather than spoil the sum."""
+        earlier = [None if p.summed_grad is None else p.summed_grad.clone() for p in self.params]
+        super().clip_and_accumulate()
+        if nn.utils.get_total_norm([parameter.summed_grad for parameter in self.params]).isfinite():
+            return
+        finite = _finite([parameter.grad_sample for parameter in self.params])
+        for parameter, summed in zip(self.params, earlier, strict=True):
+            parameter.summed_grad = summed
+            rows = parameter.grad_sample
+            parameter.grad_sample = torch.where(finite.view(-1, *[1] * (rows.ndim - 1)), rows, 0.0)
+        super().clip_and_accumulate()
 
     def add_noise(self) -> None:
         """Noise for all parameters at once, in double precision, on the sum of the clipped gradients."""
@@ -137,6 +149,11 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]
         for parameter, part in zip(self.params, torch.split(noise.to(self.params[0].device), sizes), strict=True):
             summed: Tensor = parameter.summed_grad
             parameter.grad = (summed.double() + part.view_as(summed)).to(parameter.dtype).view_as(parameter)
+
+    def scale_grad(self) -> None:
+        """Divide by the public divisor; Opacus counts accumulated batches as well, for each parameter: here is one."""
+        for parameter in self.params:
+            parameter.grad /= self.expected_batch_size
 
     def release(self) -> None:
         """Leave nothing of any patient with the parameters."""
@@ -162,15 +179,9 @@ def gradients_of_patients(
     return sums
 
 
-def _finite_or_zero(per_patient: Gradients) -> Gradients:
-    """The same, with the gradient of any patient for whom it is not finite replaced by zero."""
-    totals = torch.stack([value.flatten(1).sum(dim=1) for value in per_patient.values()]).sum(dim=0)
-    broken = ~torch.isfinite(totals)
-    if not broken.any():
-        return per_patient
-    return {
-        name: value.masked_fill(broken.view(-1, *[1] * (value.ndim - 1)), 0.0) for name, value in per_patient.items()
-    }
+def _finite(per_patient: Sequence[Tensor]) -> Tensor:
+    """Of each patient whether all of the gradient is finite."""
+    return torch.stack([rows.flatten(1).isfinite().all(dim=1) for rows in per_patient]).all(dim=0)
 
 
 def _images_at_once(network: nn.Module, job: Job) -> int:
