@@ -144,7 +144,8 @@ class Training(_Section):
         local_steps: optimiser steps a round; 0 trains nothing (for measuring the federation itself).
         local_epochs: instead of `local_steps`: passes over the site's training patients. Under privacy this is
             `local_epochs / sample_rate` steps, a public number; without, it depends on the number of patients.
-        batch_size: patients drawn for one step without privacy; under privacy the sample rate decides.
+        batch_size: patients drawn for one step without privacy. Under privacy the sample rate decides who is drawn, and
+            this is the public number by which the sum of their gradients is divided: best near rate × patients.
         images_per_patient: images drawn of each drawn patient, averaged into one gradient.
         loss: `dice_ce`, `dice` or `ce` (segmentation); `ce` (classification); by default the first that fits.
         class_weights: one weight a class for the cross-entropy; equal by default.

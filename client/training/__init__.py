@@ -47,9 +47,9 @@ def train(
     Raises:
         Refused: `failed`, if the parameters are not finite afterwards.
     """
-    network.to(device).train()
     if job.steps_per_round == 0:
         return
+    network.to(device).train()
     if job.private:
         if noise_multiplier is None:
             raise ValueError("a private job needs its noise multiplier")
