@@ -39,9 +39,11 @@ def largest(found) -> float:
     return max(float(value.abs().max()) for value in found.values())
 
 
-@pytest.mark.parametrize("size", [[32, 32], [32, 32, 32]], ids=["2d", "3d"])
+@pytest.mark.parametrize("size", [[32, 32], [16, 16, 16]], ids=["2d", "3d"])
 @pytest.mark.parametrize("name", networks.NAMES)
 def test_both_ways_are_exact_for_every_network(name, size):
+    if name == "DenseNet121":
+        size = [32] * len(size)  # it takes no less
     job = job_for(name, size, **SMALL.get(name, {}))
     network, task = networks.build(job).double(), tasks.of(job)
     images, targets = batch(job, 2)
