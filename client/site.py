@@ -58,7 +58,7 @@ class Policy(_Section):
         max_epsilon_per_job: refuse jobs that declare more.
         min_sites: refuse jobs that would count a round of fewer sites.
         min_patients: training patients below which nothing is trained, and below which figures are withheld.
-        threads: of the processor that training may use; 0 for all.
+        threads: of the processor that training may use; 0 for half of the processors.
     """
 
     tasks: tuple[Literal["segmentation", "classification"], ...] = ("segmentation", "classification")

@@ -178,12 +178,12 @@ class Federation:
         del messages, content
         while waiting and time.monotonic() <= deadline:
             arrived = list(self.grid.pull_messages(list(waiting)))
+            if not arrived:
+                time.sleep(_POLL_SECONDS)
             while arrived:
                 message = arrived.pop()
                 node = waiting.pop(message.metadata.reply_to_message_id)
                 yield node, self._read(message, node, expected)
-            if waiting:
-                time.sleep(_POLL_SECONDS)
         for node in waiting.values():
             yield node, LATE
 

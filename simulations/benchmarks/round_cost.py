@@ -80,13 +80,15 @@ def _job(rounds: int) -> Job:
 
 def _write(data: Path, count: int) -> None:
     """Hospitals with a few tiny pictures."""
-    pixels = np.random.default_rng(0).integers(0, 255, (16, 16), np.uint8)
+    source = np.random.default_rng(0)
     for number in range(count):
         folder = data / f"site-{number:02d}"
         folder.mkdir(parents=True)
-        Image.fromarray(pixels).save(folder / "image.png")
-        Image.fromarray(np.where(pixels > 127, 255, 0).astype(np.uint8)).save(folder / "mask.png")
         with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             writer.writerow(["patient", "image", "mask"])
-            writer.writerows([f"patient-{patient}", "image.png", "mask.png"] for patient in range(_PATIENTS))
+            for patient in range(_PATIENTS):
+                pixels = source.integers(0, 255, (16, 16), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{patient}.png")
+                Image.fromarray(np.where(pixels > 127, 255, 0).astype(np.uint8)).save(folder / f"{patient}-mask.png")
+                writer.writerow([f"patient-{patient}", f"{patient}.png", f"{patient}-mask.png"])
