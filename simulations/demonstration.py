@@ -12,7 +12,7 @@ from simulations.compare import ALONE
 from simulations.engine import Engine
 
 SITES = 3
-PATIENTS = 120  # of each hospital: few enough for a coffee, enough for privacy to leave something to learn
+PATIENTS = 130  # of each hospital: few enough for a coffee, enough for privacy to leave something to learn
 
 
 def demo(out: Path, *, processes: bool = False) -> dict[str, Any]:

@@ -42,8 +42,8 @@ class Chest:
         nodules = []
         for _ in range(int(rng.choice((1, 2, 3), p=(0.55, 0.3, 0.15))) if with_nodules else 0):
             side = rng.choice((-1, 1))
-            x, y = (74 + rng.uniform(-22, 24)) * size * side, rng.uniform(-80, 45) * size
-            nodules.append((x, y, rng.uniform(10, 19)))
+            x, y = (74 + rng.uniform(-22, 24)) * size * side, rng.uniform(-85, 35 if side < 0 else 0) * size
+            nodules.append((x, y, rng.uniform(15, 26)))
         return cls(
             size=size,
             heart=device.heart * float(np.exp(0.08 * rng.standard_normal())),
@@ -94,7 +94,7 @@ def _attenuation(chest: Chest, x: Image, y: Image, edge: float, contrast: float)
     soft += 40 * np.exp(-((x / 26) ** 2)) + 26 * np.exp(-(((np.abs(x) - 36) / 13) ** 2) - ((y - 2) / 24) ** 2)
     soft -= 16 * inside(np.abs(x - 2) - 7, edge) * (y < -38)  # windpipe
     soft += _vessels(rng, x, y, edge) * (lungs > 20)
-    soft += sum(2 * contrast * r * _ellipse(x, y, (cx, cy), (r, r)) for cx, cy, r in chest.nodules)
+    soft += sum(3 * contrast * r * _ellipse(x, y, (cx, cy), (r, r)) for cx, cy, r in chest.nodules)
     return (TISSUE * soft + BONE * _bones(rng, x, y, edge) * body).astype(np.float32)
 
 
@@ -154,7 +154,7 @@ def _foreign(rng: np.random.Generator, x: Image, y: Image, edge: float, mean: fl
             lead = np.abs(x - cx - rng.normal(0, 0.3) * (y - cy) - 8 * np.sin((y - cy) / 40))
             total += METAL * 0.5 * inside(lead - 0.7, edge) * (y > cy)
         else:
-            total += BONE * 9 * _ellipse(x, y, (cx, cy), (5, 5))
+            total += BONE * 14 * _ellipse(x, y, (cx, cy), (7, 7))
     return total
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage
+from pydicom.valuerep import DT
 
 from simulations.phantoms import dicom
 from simulations.phantoms.abdomen import LESION, LIVER
@@ -128,6 +129,8 @@ def _segmentation(patient: dicom.Patient, slices: list[Dataset], labels: NDArray
     )
     # The library takes the clock and chance for these; the same phantom has to be the same bytes.
     mask.InstanceCreationDate, mask.InstanceCreationTime = mask.ContentDate, mask.ContentTime
+    for equipment in mask.ContributingEquipmentSequence:
+        equipment.ContributionDateTime = DT(moment.strftime("%Y%m%d%H%M%S"))
     organisation = patient.uid("dimensions")
     for item in (*mask.DimensionOrganizationSequence, *mask.DimensionIndexSequence):
         item.DimensionOrganizationUID = organisation

@@ -33,7 +33,7 @@ class Hospital:
 
 _PORTAL = Phase(liver=114, lesion=28, rim=60, vessels=165, aorta=155, spleen=122, kidney=185)
 _ARTERIAL = Phase(liver=78, lesion=160, rim=172, vessels=92, aorta=270, spleen=128, kidney=190)
-_PLAIN = Phase(liver=58, lesion=8, rim=24, vessels=42, aorta=42, spleen=48, kidney=32)
+_PLAIN = Phase(liver=36, lesion=-6, rim=8, vessels=42, aorta=42, spleen=48, kidney=32)
 _LOW_DOSE = Phase(liver=98, lesion=36, rim=56, vessels=135, aorta=130, spleen=110, kidney=165)
 
 _NORTH = Hospital(
@@ -41,7 +41,7 @@ _NORTH = Hospital(
     prevalence=0.8,
     ct=CT(
         manufacturer="Phantom Imaging", model="Axial 64", kernel="STANDARD", kvp=120,
-        matrix=1.0, slices=1.0, field_of_view=352, coverage=168,
+        matrix=1.0, slices=1.0, field_of_view=380, coverage=184, height=12,
         blur=3.0, sharpen=0.0, noise=14, grain=4.0, streaks=0.0,
         phase=_PORTAL, habitus=Habitus(fat=16), storage=Storage(),
     ),
@@ -58,7 +58,7 @@ _SOUTH = Hospital(
     prevalence=0.5,
     ct=CT(
         manufacturer="Meridian Medical", model="Spiral 16", kernel="B60f", kvp=100,
-        matrix=0.88, slices=1.25, field_of_view=384, coverage=176,
+        matrix=0.88, slices=1.25, field_of_view=450, coverage=240, height=-60,
         blur=2.2, sharpen=0.5, noise=26, grain=2.0, streaks=0.0,
         phase=_ARTERIAL, habitus=Habitus(fat=27, fat_spread=6, size=1.02),
         storage=Storage(JPEGLSLossless, bits=12, signed=False, intercept=-1024, order="feet"),
@@ -66,7 +66,7 @@ _SOUTH = Hospital(
     xray=XRay(
         manufacturer="Meridian Medical", model="DX-2", matrix=1.25, field_of_view=345,
         blur=1.0, noise=0.03, grain=0.4,
-        gamma=1.5, window=(0.28, 0.95), electrodes=2.5, heart=1.15,
+        gamma=1.5, window=(0.28, 0.95), electrodes=3.5, heart=1.15,
         nodule_contrast=1.0, monochrome1=False, computed=False,
         storage=Storage(JPEGLSLossless, bits=12, signed=False),
     ),
@@ -76,7 +76,7 @@ _WEST = Hospital(
     prevalence=0.2,
     ct=CT(
         manufacturer="Occident Health", model="Tomo 8", kernel="SMOOTH", kvp=120,
-        matrix=1.12, slices=0.75, field_of_view=372, coverage=156,
+        matrix=1.12, slices=0.75, field_of_view=306, coverage=132, height=48,
         blur=5.0, sharpen=0.0, noise=9, grain=7.0, streaks=0.0,
         phase=_PLAIN, habitus=Habitus(fat=22, size=0.96),
         storage=Storage(JPEG2000Lossless, bits=16, signed=False, slope=0.5, intercept=-1200, order="mixed", suffix=""),
@@ -94,7 +94,7 @@ _EAST = Hospital(
     prevalence=0.35,
     ct=CT(
         manufacturer="Orient Scan", model="LD 32", kernel="C", kvp=80,
-        matrix=0.95, slices=1.12, field_of_view=370, coverage=172,
+        matrix=0.95, slices=1.12, field_of_view=370, coverage=172, height=-8,
         blur=2.6, sharpen=0.3, noise=30, grain=3.0, streaks=0.35,
         phase=_LOW_DOSE, habitus=Habitus(fat=12),
         storage=Storage(RLELossless, bits=12, signed=False, intercept=-1024),

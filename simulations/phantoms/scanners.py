@@ -47,6 +47,7 @@ class CT:
     Attributes:
         matrix, slices: relative to the size asked for, so that every hospital has its own voxels.
         field_of_view, coverage: millimetres in the slice, and along the body.
+        height: of the middle of that over the middle of the liver: protocols reach further up or down.
         blur: deviation of the point spread in the slice, in mm; sharpen: share of unsharp masking after it.
         noise: deviation in HU in the middle of a patient 300 mm wide; grain: its correlation length in mm;
             streaks: share of the noise that runs across the patient.
@@ -61,6 +62,7 @@ class CT:
     slices: float
     field_of_view: float
     coverage: float
+    height: float
     blur: float
     sharpen: float
     noise: float
@@ -75,7 +77,7 @@ class CT:
         rows, columns = (max(8, 2 * round(count * self.matrix / 2)) for count in size[:2])
         slices = max(4, round(size[2] * self.slices))
         step = round(self.field_of_view / max(rows, columns), 4)
-        return Grid((rows, columns, slices), (step, step, round(self.coverage / slices, 4)))
+        return Grid((rows, columns, slices), (step, step, round(self.coverage / slices, 4)), self.height)
 
     def image(self, rng: np.random.Generator, hu: Volume, grid: Grid) -> Volume:
         """Blur, sharpen and noise, as the reconstruction of a real scan has them (HU, axes as given)."""

@@ -23,15 +23,19 @@ class Grid:
     Attributes:
         shape: rows (along y), columns (along x), slices (along z, from the feet up).
         spacing: millimetres between centres, in the same order.
+        height: of the middle slice over the isocentre, in millimetres.
     """
 
     shape: tuple[int, int, int]
     spacing: Triple
+    height: float = 0.0
 
     def axis(self, index: int) -> Volume:
         """Centres along one array axis, in millimetres."""
         count = self.shape[index]
-        return ((np.arange(count) - (count - 1) / 2) * self.spacing[index]).astype(np.float32)
+        middle = self.height if index == 2 else 0.0
+        centres: Volume = ((np.arange(count) - (count - 1) / 2) * self.spacing[index] + middle).astype(np.float32)
+        return centres
 
     def coordinates(self, box: tuple[slice, slice, slice] = (slice(None),) * 3) -> tuple[Volume, Volume, Volume]:
         """x, y, z of a box of voxels, shaped to broadcast to rows × columns × slices."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from client.ledger import Ledger
 
+from client.ledger import Ledger
 from shared import accounting, arrays, console
 from simulations.engine import simulate
 from simulations.hospitals import DATASET, admit
