@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from shared.arrays import Arrays
 from shared.job import Job
 from simulations.grid import COORDINATOR, RUN_ID, InProcessGrid
 from simulations.watching import Watch, unwatched
+
+# Progress is shown by rounds; Flower's own lines would run through it.
+logging.getLogger("flwr").setLevel(logging.ERROR)
 
 Engine = Literal["process", "ray", "processes"]
 _NODES = "nodes.json"
