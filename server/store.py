@@ -129,6 +129,12 @@ class Store:
         except sqlite3.IntegrityError:
             raise BadInput(f"a site named {name!r}, or one with this key, is already admitted") from None
 
+    def admit_virtual(self, nodes: Mapping[int, str]) -> None:
+        """Remember the virtual hospitals of a simulation, node id → name; no key stands for them, and none could."""
+        with self._transaction() as db:
+            rows = [(name, str(node), f"none: {name} is virtual", _now()) for node, name in nodes.items()]
+            db.executemany("INSERT INTO sites VALUES (?, ?, ?, ?)", rows)
+
     def sites(self) -> dict[str, SiteRow]:
         """All admitted sites, by name."""
         with self._transaction() as db:

@@ -1,6 +1,7 @@
-"""Runs a whole federation in one process tree, for `test_silence.py` to watch: `python silent.py FOLDER [loud]`.
+"""Trains in one process tree, for `test_silence.py` to watch: `python silent.py FOLDER federation|ray|loud`.
 
-With `loud` it also does what must not happen, so that the watcher is seen to see it.
+`federation` is a real coordinator with real daemons, `ray` the simulation on Flower's Ray engine; `loud` does what must
+not happen, so that the watcher is seen to see it.
 """
 
 import contextlib
@@ -15,7 +16,10 @@ from harness import federation
 
 from client.data.registry import Registry
 from client.site import Policy
+from shared import console
 from shared.job import Job
+from simulations import hospitals
+from simulations.engine import simulate
 
 
 def loopback_up() -> None:
@@ -59,13 +63,16 @@ min_sites = 2
 """
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    loopback_up()
-    if "loud" in sys.argv:
-        be_loud()
-        return
+def on_ray(folder: Path) -> None:
+    for number, name in enumerate(("north", "south")):
+        pictures.write(folder / "data" / name, patients=30, brightness=80, seed=number)
+    with console.progress() as progress:
+        sites = hospitals.admit(folder / "data", folder / "sites", progress=progress)
+    finished = simulate(Job.from_toml(JOB), sites, folder / "coordinator", engine="ray")
+    print(finished.store.run(finished.run).status)
 
+
+def over_processes(folder: Path) -> None:
     def prepare(site) -> None:
         manifest = pictures.write(folder / "data" / site.name, patients=30, brightness=80, seed=0)
         Registry(site).add("data", manifest)
@@ -76,6 +83,17 @@ def main() -> None:
         if row.status != "completed":
             print(fed.logs())
             sys.exit(1)
+
+
+def main() -> None:
+    loopback_up()
+    folder, what = Path(sys.argv[1]), sys.argv[2]
+    if what == "loud":
+        be_loud()
+    elif what == "ray":
+        on_ray(folder)
+    else:
+        over_processes(folder)
 
 
 if __name__ == "__main__":

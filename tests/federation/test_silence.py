@@ -1,4 +1,4 @@
-"""A whole federation speaks to nobody but itself, as the kernel sees it.
+"""A whole federation speaks to nobody but itself, as the kernel sees it, real or simulated on Ray.
 
 Every `connect`, `sendto`, `sendmsg` and `sendmmsg` of every process is recorded by strace, name look-ups included;
 and where the system lets us, all of it happens in a network that has loopback and nothing else, so that whatever was
@@ -39,12 +39,12 @@ def _alone() -> tuple[str, ...]:
     return prefix if allowed else ()
 
 
-def _watched(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+def _watched(folder: Path, what: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Run `silent.py` under the recorder; what it said, and the lines that lead outside."""
     record = folder / "record"
     watcher = ["strace", "-f", "-qq", "-s", "64", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", str(record)]
     done = subprocess.run(
-        [*_alone(), *watcher, sys.executable, str(HERE / "silent.py"), str(folder), *arguments],
+        [*_alone(), *watcher, sys.executable, str(HERE / "silent.py"), str(folder), what],
         capture_output=True,
         text=True,
         timeout=540,
@@ -57,7 +57,8 @@ def _watched(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess
 
 def _leads_outside(line: str) -> bool:
     for found in _ADDRESS.finditer(line):
-        if not ipaddress.ip_address(found[1] or found[2]).is_loopback:
+        address = ipaddress.ip_address(found[1] or found[2])
+        if not (getattr(address, "ipv4_mapped", None) or address).is_loopback:
             return True
         if "htons(53)" in line:
             return True
@@ -72,7 +73,7 @@ def test_the_recorder_sees_a_connection_a_datagram_and_a_look_up(tmp_path):
 
 
 def test_a_whole_federation_tries_no_connection_but_its_own(tmp_path):
-    done, outside = _watched(tmp_path)
+    done, outside = _watched(tmp_path, "federation")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "completed" in done.stdout
     assert outside == []
@@ -80,3 +81,10 @@ def test_a_whole_federation_tries_no_connection_but_its_own(tmp_path):
     record = (tmp_path / "record").read_text(errors="replace")
     speakers = {line.split()[0] for line in record.splitlines() if 'inet_addr("127.0.0.1")' in line}
     assert len(speakers) >= 5  # two SuperNodes, two executors, the run's own process
+
+
+def test_a_simulation_on_ray_tries_no_connection_but_its_own(tmp_path):
+    done, outside = _watched(tmp_path, "ray")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "completed" in done.stdout
+    assert outside == []
