@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +46,7 @@ def into_network(arrays: Arrays, network: nn.Module) -> None:
     check(arrays, {name: (tuple(p.shape), _dtype(p)) for name, p in parameters.items()})
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(torch.from_numpy(np.asarray(arrays[name], order="C")))
+            parameter.copy_(torch.tensor(arrays[name]))
 
 
 def _dtype(parameter: torch.Tensor) -> str:
@@ -53,7 +55,13 @@ def _dtype(parameter: torch.Tensor) -> str:
 
 def structure(arrays: Arrays) -> Structure:
     """Name → (shape, dtype)."""
-    return {name: (tuple(array.shape), str(array.dtype)) for name, array in arrays.items()}
+    return {name: (tuple(array.shape), _name(array.dtype)) for name, array in arrays.items()}
+
+
+@cache
+def _name(dtype: np.dtype[Any]) -> str:
+    """As `float32`; NumPy takes its time to say it."""
+    return str(dtype)
 
 
 def check(arrays: Arrays, expected: Structure) -> None:
@@ -68,7 +76,7 @@ def check(arrays: Arrays, expected: Structure) -> None:
         raise StructureError(f"{len(extra)} arrays are not expected, the first is {extra[0][:80]!r}")
     for name, (shape, dtype) in expected.items():
         array = arrays[name]
-        if tuple(array.shape) != shape or str(array.dtype) != dtype:
+        if tuple(array.shape) != shape or _name(array.dtype) != dtype:
             raise StructureError(f"{name}: got {array.dtype}{list(array.shape)}, expected {dtype}{list(shape)}")
         if not np.isfinite(array).all():
             raise StructureError(f"{name}: holds numbers that are not finite")

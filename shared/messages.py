@@ -16,11 +16,13 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar, Self, TypeVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from shared import npy
 from shared.arrays import Arrays
 from shared.errors import BadInput, RefusalCode, Refused
 from shared.job import Job
@@ -75,7 +77,7 @@ class _Wire:
         if self._numbers:
             records["numbers"] = MetricRecord({name: float(value) for name, value in self.numbers.items()})  # type: ignore[attr-defined]
         if self._arrays:
-            records["model"] = ArrayRecord({name: Array(array) for name, array in self.model.items()})  # type: ignore[attr-defined]
+            records["model"] = ArrayRecord({name: npy.pack(array) for name, array in self.model.items()})  # type: ignore[attr-defined]
         return records
 
     @classmethod
@@ -116,6 +118,15 @@ class _Wire:
         return values
 
 
+@lru_cache(maxsize=16)
+def _job(text: str) -> Job:
+    """The job of a message; the same one comes with every round."""
+    try:
+        return Job.from_dict(json.loads(text))
+    except (BadInput, ValueError, RecursionError):
+        raise _malformed("the job does not parse") from None
+
+
 def _read_numbers(record: object) -> dict[str, float]:
     if not isinstance(record, MetricRecord):
         raise _malformed("numbers is not a metric record")
@@ -133,8 +144,8 @@ def _read_arrays(record: object) -> Arrays:
     arrays: Arrays = {}
     for name, array in record.items():
         try:
-            value = array.numpy()
-        except Exception:
+            value = npy.unpack(array)
+        except ValueError:
             raise _malformed("an array cannot be decoded") from None
         if not np.issubdtype(value.dtype, np.floating) or not np.isfinite(value).all():
             raise _malformed("an array is not of finite floating-point numbers")
@@ -162,10 +173,7 @@ class _WithJob(_Wire):
     @classmethod
     def _parsed(cls, values: dict[str, object]) -> dict[str, object]:
         digest = values.pop("digest")
-        try:
-            job = Job.from_dict(json.loads(str(values["job"])))
-        except (BadInput, ValueError, RecursionError):
-            raise _malformed("the job does not parse") from None
+        job = _job(str(values["job"]))
         if job.digest != digest:
             raise _malformed("the job does not have the digest it is sent under")
         return {**values, "job": job}
