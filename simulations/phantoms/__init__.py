@@ -129,7 +129,11 @@ def _table(file: Path, rows: list[tuple[str, str]]) -> None:
 
 
 def job(task: Task) -> Job:
-    """The demonstration's job: what three phantom hospitals of 130 patients learn in two minutes."""
+    """A job for these phantoms, with ε = 8 for each patient; that of the segmentation is the demonstration's.
+
+    It suits three hospitals of 130 patients, who learn the segmentation in two minutes and the classification in half
+    of one.
+    """
     _size(task, None)
     return Job.from_toml(_JOBS[task])
 
@@ -160,24 +164,27 @@ rounds = 8
 min_sites = 3
 """,
     "classification": """
-name = "phantom-nodules"
+name = "phantom-effusions"
 task = "classification"
-classes = ["normal", "nodule"]
+classes = ["normal", "effusion"]
 [images]
-size = [64, 64]
-intensity = "percentile"
+size = [32, 32]
 [network]
 name = "ResNet18"
+block_inplanes = [8, 8, 16, 16]
+conv1_t_size = 3
+conv1_t_stride = 1
 [training]
-learning_rate = 0.003
-local_steps = 10
+learning_rate = 0.005
+local_steps = 16
+batch_size = 44
 [privacy]
 epsilon = 8.0
 delta = 1e-4
-sample_rate = 0.15
-clipping_norm = 0.2
+sample_rate = 0.5
+clipping_norm = 1.0
 [federation]
-rounds = 15
+rounds = 8
 min_sites = 3
 """,
 }

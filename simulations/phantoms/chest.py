@@ -1,10 +1,12 @@
 """A frontal chest radiograph: attenuation along each ray in a patient, then grey levels as a device makes them.
 
-Lengths are millimetres; the patient's right is on the left of the image. A nodule is a ball of soft tissue in a lung.
+Lengths are millimetres; the patient's right is on the left of the image. An effusion is fluid at the base of a lung,
+with a level that climbs along the chest wall.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,30 +27,26 @@ class Chest:
 
     Attributes:
         size, heart: relative to the mean; thick: millimetres of soft tissue front to back.
-        nodules: rows of x, y and radius in millimetres, empty for a normal chest.
+        effusions: of each lung that has one, by its side (-1 the patient's right, 1 the left): where the fluid's level
+            is, millimetres below the centre of the image.
         seed: of the rest: ribs, vessels, outlines.
     """
 
     size: float
     heart: float
     thick: float
-    nodules: NDArray[np.float64]
+    effusions: Mapping[int, float]
     seed: int
 
     @classmethod
-    def random(cls, rng: np.random.Generator, device: XRay, *, with_nodules: bool) -> Chest:
-        """A patient of a hospital; one to three nodules, or none."""
-        size = float(np.exp(0.05 * rng.standard_normal()))
-        nodules = []
-        for _ in range(int(rng.choice((1, 2, 3), p=(0.55, 0.3, 0.15))) if with_nodules else 0):
-            side = rng.choice((-1, 1))
-            x, y = (74 + rng.uniform(-22, 24)) * size * side, rng.uniform(-85, 35 if side < 0 else 0) * size
-            nodules.append((x, y, rng.uniform(15, 26)))
+    def random(cls, rng: np.random.Generator, device: XRay, *, with_effusion: bool) -> Chest:
+        """A patient of a hospital; with an effusion on one side or on both, or none."""
+        sides = ((-1,), (1,), (-1, 1))[int(rng.choice(3, p=(0.35, 0.35, 0.3)))] if with_effusion else ()
         return cls(
-            size=size,
+            size=float(np.exp(0.05 * rng.standard_normal())),
             heart=device.heart * float(np.exp(0.08 * rng.standard_normal())),
             thick=float(np.clip(185 + 22 * rng.standard_normal(), 140, 240)),
-            nodules=np.array(nodules).reshape(-1, 3),
+            effusions={side: float(rng.uniform(-20, 40)) for side in sides},
             seed=int(rng.integers(2**31)),
         )
 
@@ -68,7 +66,7 @@ def radiograph(chest: Chest, rng: np.random.Generator, device: XRay, size: tuple
     x = ((np.arange(shape[1]) - (shape[1] - 1) / 2) * step - shift[0]).astype(np.float32)[None, :]
     y = ((np.arange(shape[0]) - (shape[0] - 1) / 2) * step - shift[1]).astype(np.float32)[:, None]
     x, y = x / chest.size, y / chest.size
-    attenuation = _attenuation(chest, x, y, step, device.nodule_contrast)
+    attenuation = _attenuation(chest, x, y, step)
     attenuation += _foreign(rng, x, y, step, device.electrodes)
     return _expose(attenuation, rng, device, step), step
 
@@ -80,33 +78,36 @@ def _ellipse(x: Image, y: Image, centre: tuple[float, float], axes: tuple[float,
     return height
 
 
-def _attenuation(chest: Chest, x: Image, y: Image, edge: float, contrast: float) -> Image:
-    """Of soft tissue, bone and nodules along each ray."""
+def _attenuation(chest: Chest, x: Image, y: Image, edge: float) -> Image:
+    """Of soft tissue, fluid and bone along each ray."""
     rng = np.random.default_rng(chest.seed)
     wide = 176 - 16 * np.tanh((y + 50) / 70) + 5 * rng.standard_normal()  # with the armpits
     shoulders = inside(np.abs(x) - np.where(y < -112, 58 + 3.6 * (y + 160).clip(0), 400), 16.0)
     body = inside(np.abs(x) - wide, edge) * shoulders
     soft = chest.thick * body * (0.55 + 0.45 * np.sqrt(np.clip(1 - (x / wide) ** 2, 0, 1)))
-    lungs = _lungs(rng, x, y, edge) * chest.thick / 185
+    lungs = _lungs(rng, chest.effusions, x, y, edge) * chest.thick / 185
     soft -= lungs * (0.72 + 0.04 * rng.standard_normal())
     heart = chest.heart * 58
     soft += 95 * _ellipse(x - 0.3 * (y - 40), y, (20, 40), (heart, 54)) + 42 * _ellipse(x, y, (25, -50), (19, 20))
     soft += 40 * np.exp(-((x / 26) ** 2)) + 26 * np.exp(-(((np.abs(x) - 36) / 13) ** 2) - ((y - 2) / 24) ** 2)
     soft -= 16 * inside(np.abs(x - 2) - 7, edge) * (y < -38)  # windpipe
     soft += _vessels(rng, x, y, edge) * (lungs > 20)
-    soft += sum(3 * contrast * r * _ellipse(x, y, (cx, cy), (r, r)) for cx, cy, r in chest.nodules)
     return (TISSUE * soft + BONE * _bones(rng, x, y, edge) * body).astype(np.float32)
 
 
-def _lungs(rng: np.random.Generator, x: Image, y: Image, edge: float) -> Image:
-    """Millimetres of air along each ray, above the diaphragm and beside the mediastinum."""
+def _lungs(rng: np.random.Generator, effusions: Mapping[int, float], x: Image, y: Image, edge: float) -> Image:
+    """Millimetres of air along each ray, above the diaphragm and any fluid, and beside the mediastinum."""
     air = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
     for side, low in ((-1, 62), (1, 72)):
         height = low + 5 * rng.standard_normal()
         dome = height + 0.0042 * (x - 62 * side) ** 2
         across = 60 + 3 * rng.standard_normal() + 0.1 * np.clip(y, -120, 40)
         field = np.abs((x - 72 * side) / across) ** 2.2 + np.abs((y + 5) / 124) ** 2.6
-        air += 175 * np.clip(1 - field, 0, None) ** 0.45 * inside(y - dome, 2 * edge)
+        lung = 175 * np.clip(1 - field, 0, None) ** 0.45 * inside(y - dome, 2 * edge)
+        if side in effusions:
+            level = effusions[side] - 30 * ((x * side - 45).clip(0) / 70) ** 2
+            lung = lung * inside(y - level, 6.0)
+        air += lung
     return air
 
 

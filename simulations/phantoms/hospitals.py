@@ -1,11 +1,11 @@
 """The hospitals: whose patients, which devices, which protocols. This table is the shift between them, and all of it.
 
-| hospital | CT protocol                                   | lesions look         | X-ray                            |
-| -------- | --------------------------------------------- | -------------------- | -------------------------------- |
-| north    | portal venous, standard kernel                | darker than liver    | digital, even exposure           |
-| south    | late arterial, sharp noisy kernel, fine slices | brighter than liver  | digital, ECG electrodes, grainy  |
-| west     | no contrast, fatty livers, thick smooth slices | a little brighter    | computed radiography, MONOCHROME1 |
-| east     | portal venous, low dose, streaks              | darker, faint        | digital, small coarse matrix     |
+| hospital | CT: covers, phase, kernel                              | lesions  | X-ray                           |
+| -------- | ----------------------------------------------------- | -------- | ------------------------------- |
+| north    | upper abdomen, portal venous, standard                | darker   | digital, even exposure          |
+| south    | down to the pelvis, late arterial, sharp and noisy    | brighter | digital, grainy, ECG electrodes |
+| west     | chest and upper liver, no contrast, smooth and thick  | darker   | computed, MONOCHROME1           |
+| east     | upper abdomen, portal venous, low dose with streaks   | fainter  | digital, coarse                 |
 
 Further hospitals (`site-05`, …) mix these, drawn from their number alone.
 """
@@ -49,7 +49,7 @@ _NORTH = Hospital(
         manufacturer="Phantom Imaging", model="Thorax D", matrix=1.0, field_of_view=330,
         blur=1.5, noise=0.012, grain=0.6,
         gamma=1.0, window=(0.3, 1.0), electrodes=0.3, heart=1.0,
-        nodule_contrast=1.0, monochrome1=False, computed=False,
+        monochrome1=False, computed=False,
         storage=Storage(bits=12, signed=False),
     ),
 )  # fmt: skip
@@ -67,7 +67,7 @@ _SOUTH = Hospital(
         manufacturer="Meridian Medical", model="DX-2", matrix=1.25, field_of_view=345,
         blur=1.0, noise=0.03, grain=0.4,
         gamma=1.5, window=(0.28, 0.95), electrodes=3.5, heart=1.15,
-        nodule_contrast=1.0, monochrome1=False, computed=False,
+        monochrome1=False, computed=False,
         storage=Storage(JPEGLSLossless, bits=12, signed=False),
     ),
 )  # fmt: skip
@@ -85,7 +85,7 @@ _WEST = Hospital(
         manufacturer="Occident Health", model="CR 75", matrix=1.1, field_of_view=318,
         blur=3.5, noise=0.02, grain=1.2,
         gamma=0.75, window=(0.2, 1.05), electrodes=0.6, heart=1.3,
-        nodule_contrast=1.3, monochrome1=True, computed=True,
+        monochrome1=True, computed=True,
         storage=Storage(JPEG2000Lossless, bits=10, signed=False, suffix=""),
     ),
 )  # fmt: skip
@@ -103,7 +103,7 @@ _EAST = Hospital(
         manufacturer="Orient Scan", model="Flat 43", matrix=0.85, field_of_view=350,
         blur=2.5, noise=0.025, grain=0.8,
         gamma=1.2, window=(0.25, 1.0), electrodes=1.2, heart=1.0,
-        nodule_contrast=1.0, monochrome1=False, computed=False,
+        monochrome1=False, computed=False,
         storage=Storage(RLELossless, bits=14, signed=False),
     ),
 )  # fmt: skip

@@ -32,12 +32,12 @@ def write(
         dicom_ct.write_ct(folder / patient.id, patient, hospital.ct, grid, hu, body.labels)
         return []
     device = hospital.xray
-    subject = chest.Chest.random(rng, device, with_nodules=ill)
+    subject = chest.Chest.random(rng, device, with_effusion=ill)
     rows = []
     for study in range(1 + int(rng.random() < 0.25)):  # some come back for another image
         grey, spacing = chest.radiograph(subject, rng, device, size)
         uid = dicom_xray.write_radiograph(folder / patient.id, patient, device, grey, spacing, study)
-        rows.append((str(uid), "nodule" if ill else "normal"))
+        rows.append((str(uid), "effusion" if ill else "normal"))
     return rows
 
 

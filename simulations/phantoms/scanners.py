@@ -109,8 +109,8 @@ class XRay:
         blur: deviation of the point spread in mm; noise: share of the full scale;
             grain: its correlation in pixels.
         gamma, window: of the curve from attenuation to grey; window is the share of the attenuations that it spreads.
-        electrodes: mean number of ECG electrodes and calcified old foci, which look a little like nodules.
-        heart: relative width of the hospital's patients' hearts; nodule_contrast: relative density of nodules.
+        electrodes: mean number of ECG electrodes and calcified old foci.
+        heart: relative width of the hospital's patients' hearts.
         monochrome1: whether low values are white.
         computed: whether it is computed radiography (CR) rather than digital (DX).
     """
@@ -126,7 +126,6 @@ class XRay:
     window: tuple[float, float]
     electrodes: float
     heart: float
-    nodule_contrast: float
     monochrome1: bool
     computed: bool
     storage: Storage

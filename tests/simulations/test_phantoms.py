@@ -214,12 +214,12 @@ def test_findings_are_in_the_files_as_often_as_the_hospital_has_them(trees: dict
         assert [laid(patient)[2].any() for patient in sorted(folder.iterdir())] == expected
     for index, folder in enumerate(trees["classification"]):
         labels = table(folder)
-        assert set(labels.values()) <= {"normal", "nodule"}
+        assert set(labels.values()) <= {"normal", "effusion"}
         assert set(labels) == {pydicom.dcmread(path).SeriesInstanceUID for path in files(folder)}
         prevalence = hospitals.hospital(index).prevalence
         expected = [has_finding(prevalence, 0, index, number) for number in range(1, PATIENTS + 1)]
         found = {
-            pydicom.dcmread(path).PatientID: labels[pydicom.dcmread(path).SeriesInstanceUID] == "nodule"
+            pydicom.dcmread(path).PatientID: labels[pydicom.dcmread(path).SeriesInstanceUID] == "effusion"
             for path in files(folder)
         }
         assert [found[patient] for patient in sorted(found)] == expected
