@@ -129,6 +129,8 @@ def _follow(home: Home, run: str) -> RunRow:
 def _advance(progress: Progress, bar: Any, store: Store, row: RunRow) -> None:
     rounds = store.rounds(row.id)
     if not rounds:
+        if row.message:
+            progress.update(bar, description=f"{row.id}: {row.message}")
         return
     last = rounds[-1]
     missing = f", without {', '.join(last.missing)}" if last.missing else ""

@@ -6,13 +6,13 @@ import logging
 
 from flwr.serverapp import Grid
 
+from server import pretraining
 from server.observers.checkpoint import Checkpoint
 from server.observers.record import Record
 from server.rounds import Federation
-from server.store import Store
-from shared import arrays
+from server.store import RunRow, Store
+from shared.arrays import Arrays
 from shared.errors import InsituError
-from shared.networks import build
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def conduct(grid: Grid, store: Store, run_id: str) -> None:
         observers=(Checkpoint(store.folder(run.id), run.job), Record(store, run.id)),
     )
     try:
-        federation.train(arrays.of_network(build(run.job)))
+        federation.train(_initial(store, run))
     except InsituError as error:
         store.set_status(run.id, "failed", str(error))
         raise
@@ -41,3 +41,12 @@ def conduct(grid: Grid, store: Store, run_id: str) -> None:
         store.set_status(run.id, "failed", f"the coordinator failed ({type(error).__name__}); its log says more")
         raise
     store.set_status(run.id, "completed")
+
+
+def _initial(store: Store, run: RunRow) -> Arrays:
+    def say(done: int) -> None:
+        store.set_status(run.id, "running", f"pretraining on phantoms: {done} of {pretraining.STEPS} steps")
+
+    model = pretraining.initial(run.job, say)
+    store.set_status(run.id, "running")
+    return model

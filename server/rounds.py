@@ -155,8 +155,8 @@ class Federation:
         return 1.0 if self.job.federation.weights == "equal" else update.numbers["training_patients"]
 
     def _figures(self, model: Arrays, members: Mapping[int, str]) -> dict[str, dict[str, float]]:
-        """What the sites say of the final model; none are asked under a job that lets no figure leave."""
-        if self.job.private or not self.job.federation.evaluate_every:
+        """What the sites say of the final model, where the job asks them."""
+        if not self.job.federation.evaluate_at_end:
             return {}
         request = EvaluateRequest(job=self.job, run=self.run, round=self.job.federation.rounds, model=model)
         deadline = time.monotonic() + self.job.federation.round_deadline.total_seconds()

@@ -150,6 +150,8 @@ class Training(_Section):
         loss: `dice_ce`, `dice` or `ce` (segmentation); `ce` (classification); by default the first that fits.
         class_weights: one weight a class for the cross-entropy; equal by default.
         augmentation: `none`, or `light` (flips, small intensity shifts) of each drawn image.
+        start_from: `scratch`, or `phantoms`: the coordinator trains the initial model on pictures that a generator
+            draws from the seed (segmentation only). No patient is in them, and they cost no privacy.
         seed: of the initial weights, and without privacy of the order of patients. It never reaches the noise.
     """
 
@@ -164,7 +166,7 @@ class Training(_Section):
     loss: Literal["dice_ce", "dice", "ce"] | None = None
     class_weights: tuple[Positive, ...] | None = None
     augmentation: Literal["none", "light"] = "none"
-    start_from: Literal["scratch"] = "scratch"
+    start_from: Literal["scratch", "phantoms"] = "scratch"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @model_validator(mode="before")
@@ -225,7 +227,10 @@ class Federation(_Section):
         weights: `equal`, or `patients` (by the number of training patients, which a private job may not reveal).
         min_sites: the quorum; a round with fewer updates does not count.
         round_deadline: after which a round goes on without the late sites, if it has its quorum.
-        evaluate_every: rounds between the sites' figures of the incoming model; 0 never asks for any.
+        evaluate_every: rounds between the sites' figures of the incoming model on their validation patients; 0 for
+            none. By default 1, and 0 under privacy: each release is charged to those patients, and the more releases
+            there are, the more noise is in each.
+        evaluate_at_end: whether the sites say figures of the final model on their test patients; under privacy noised.
     """
 
     algorithm: str = "fedavg"
@@ -233,7 +238,8 @@ class Federation(_Section):
     min_sites: Count = 1
     round_deadline: Duration = timedelta(hours=2)
     weights: Literal["equal", "patients"] = "equal"
-    evaluate_every: Annotated[int, Field(ge=0)] = 1
+    evaluate_every: Annotated[int, Field(ge=0)] | None = None
+    evaluate_at_end: bool = True
 
 
 class Job(_Section):
@@ -265,12 +271,23 @@ class Job(_Section):
         return data
 
     @model_validator(mode="after")
+    def _figures_of_the_mode(self) -> Self:
+        if self.federation.evaluate_every is None:
+            every = 0 if self.private else 1
+            object.__setattr__(self, "federation", self.federation.model_copy(update={"evaluate_every": every}))
+        return self
+
+    @model_validator(mode="after")
     def _agree(self) -> Self:
         weights = self.training.class_weights
         if weights is not None and len(weights) != len(self.classes):
             raise ValueError(f"[training] class_weights has {len(weights)} numbers, expected {len(self.classes)}")
         if self.task == "classification" and self.training.loss not in (None, "ce"):
             raise ValueError(f'[training] loss = "{self.training.loss}" is for segmentation; classification has "ce"')
+        if self.task == "classification" and self.training.start_from == "phantoms":
+            raise ValueError(
+                '[training] start_from = "phantoms" is for segmentation; classification starts from "scratch"'
+            )
         if self.private and self.federation.weights == "patients":
             raise ValueError('[federation] weights = "patients" would reveal counts; a private job has "equal"')
         return self
@@ -288,6 +305,12 @@ class Job(_Section):
         if self.private:
             return max(1, round(self.training.local_epochs / self.privacy.sample_rate))  # type: ignore[operator]
         return None
+
+    @property
+    def evaluations(self) -> int:
+        """How many times the sites say figures of their validation patients."""
+        every = self.federation.evaluate_every
+        return math.ceil(self.federation.rounds / every) if every else 0
 
     def canonical(self) -> str:
         """The canonical JSON text: defaults filled in, keys sorted, no spaces, 8.0 written as 8."""

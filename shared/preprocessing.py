@@ -77,7 +77,7 @@ class Preprocessing:
         tensor = self._oriented(array.astype(np.float32), affine)
         tensor = self._smoothed(tensor)
         tensor = self._resampled(tensor, nearest=False)
-        plain = self._scaled(tensor.as_tensor())
+        plain = self.scaled(tensor.as_tensor())
         if self.images.spacing is not None:
             fit = ResizeWithPadOrCrop(self.images.size, mode="constant", value=float(plain.min()))
             plain = _plain(fit(plain))
@@ -165,7 +165,8 @@ class Preprocessing:
         mode = "nearest-exact" if nearest else ("bilinear" if self._dimensions == 2 else "trilinear")
         return Resize(self.images.size, mode=mode)(tensor)  # type: ignore[return-value]
 
-    def _scaled(self, tensor: torch.Tensor) -> torch.Tensor:
+    def scaled(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The intensities of one image (channels, …) as the job wants them; an image of one value becomes zeros."""
         if self.images.intensity != "window" and float(tensor.min()) == float(tensor.max()):
             return torch.zeros_like(tensor)
         return _plain(self._intensity(tensor))

@@ -111,5 +111,5 @@ class Comparison:
 def _in_one_go(job: Job, steps: int) -> Job:
     return job.varied(
         training={"local_steps": steps, "local_epochs": None},
-        federation={"rounds": 1, "min_sites": 1, "evaluate_every": 0},
+        federation={"rounds": 1, "min_sites": 1, "evaluate_every": 0, "evaluate_at_end": False},
     )

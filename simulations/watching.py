@@ -31,13 +31,14 @@ def on(progress: Progress, label: str) -> Watch:
 
         def look() -> None:
             while not done.wait(_SECONDS):
-                progress.update(task, completed=len(store.rounds(run)))
+                row = store.run(run)
+                progress.update(task, completed=len(store.rounds(run)), description=f"{label} {row.message}".rstrip())
 
         watcher = threading.Thread(target=look, daemon=True)
         watcher.start()
         try:
             yield
-            progress.update(task, completed=total)
+            progress.update(task, completed=total, description=label)
         finally:
             done.set()
             watcher.join()

@@ -29,7 +29,7 @@ _JOB = {
     "network": {"name": "UNet", "channels": [4, 8], "strides": [2]},
     "training": {"local_steps": 0},
     "privacy": {"mode": "none"},
-    "federation": {"evaluate_every": 0},
+    "federation": {"evaluate_every": 0, "evaluate_at_end": False},
 }
 
 

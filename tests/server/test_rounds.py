@@ -126,10 +126,11 @@ def test_a_run_that_too_many_sites_decline_fails_before_training(job):
     assert watcher.rows == []
 
 
-def test_no_figures_are_asked_for_under_privacy(private_job):
-    federation, watcher = federate(private_job, a=1)
+@pytest.mark.parametrize("asked", [True, False])
+def test_figures_of_the_final_model_are_asked_for_where_the_job_says_so(private_job, asked):
+    federation, watcher = federate(private_job.varied(federation={"evaluate_at_end": asked}), a=1)
     federation.train(START)
-    assert watcher.figures == {}
+    assert watcher.figures == ({"a": {"dice": 0.9}} if asked else {})
 
 
 def test_fedavg_weights_by_size_and_ignores_the_order_of_arrival():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from client.ledger import Ledger
+from server import pretraining
 from shared import accounting, arrays, console
 from simulations.engine import simulate
 from simulations.hospitals import DATASET, admit
@@ -30,6 +31,14 @@ def test_a_model_is_written_after_every_round(job, sites, tmp_path):
     ]
     assert [row.contributed for row in finished.rounds] == [("east", "north", "south")] * 2
     assert finished.store.run(finished.run).status == "completed"
+
+
+def test_a_run_that_starts_from_phantoms_starts_from_the_pretrained_model(job, sites, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "STEPS", 2)
+    pretrained = job.varied(training={"start_from": "phantoms"})
+    finished = simulate(pretrained, sites, tmp_path / "home")
+    assert arrays.digest(finished.model(0)) == arrays.digest(pretraining.initial(pretrained))
+    assert arrays.digest(finished.model(0)) != arrays.digest(pretraining.initial(job))
 
 
 def test_training_learns(job, sites, tmp_path):
