@@ -2,6 +2,9 @@
 
 Every figure is computed for each patient first, as the mean over the patient's images, and then averaged over patients:
 a patient with forty slices counts as much as one with one. Nothing heavy is imported until a task is asked for.
+
+Under privacy a figure leaves a site only as what a noised sum over patients says: `Measure.rows` has one bounded row a
+patient, and `Task.figures` reads the sum of them, exact or noised.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from shared.job import Job
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from shared.tasks.patients import Figures
 
 __all__ = ["Measure", "Task", "of"]
 
@@ -43,6 +48,12 @@ class Measure(Protocol):
         """
         ...
 
+    def rows(self) -> Figures:
+        """What each patient adds to the sum that `Task.figures` reads: (patients, numbers), no row longer (L2) than
+        `Task.bound`, and each from that patient's images alone.
+        """
+        ...
+
 
 class Task(Protocol):
     """What a job is about."""
@@ -50,6 +61,11 @@ class Task(Protocol):
     @property
     def main(self) -> str:
         """The name of the figure by which models are compared; more is better."""
+        ...
+
+    @property
+    def bound(self) -> float:
+        """The largest L2 norm of a row of `Measure.rows`: how much one patient can change their sum."""
         ...
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -63,6 +79,14 @@ class Task(Protocol):
 
     def measure(self) -> Measure:
         """A new, empty measure."""
+        ...
+
+    def figures(self, total: Figures) -> dict[str, float]:
+        """What the sum of all patients' rows says, whether it is exact or noised: `patients`, and the main figure.
+
+        A figure is left out where the sum says nothing of it. Those there are lie between 0 and 1, and `patients`, a
+        whole number, is not below 0.
+        """
         ...
 
 

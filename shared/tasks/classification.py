@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +18,8 @@ from shared.tasks.patients import Figures, PerPatient, finite, mean, names
 
 Labels = npt.NDArray[np.int64]
 _BINS = 15
+# Where probabilities are told apart in a noised sum: finely at both ends, where a rare class has its cases.
+_EDGES = np.array([0.02, 0.05, 0.12, 0.27, 0.5, 0.73, 0.88, 0.95, 0.98])
 
 
 class Classification:
@@ -31,6 +35,16 @@ class Classification:
         self.classes = len(job.classes)
         weights = job.training.class_weights
         self._weights = None if weights is None else torch.tensor(weights)
+
+    @property
+    def bound(self) -> float:
+        """Of a row: one count in the histogram of each class that has an area of its own."""
+        return math.sqrt(len(self.compared))
+
+    @property
+    def compared(self) -> range:
+        """The classes that are held against the rest: with two of them, the second one alone."""
+        return range(1, 2) if self.classes == 2 else range(self.classes)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy, (B,), times the weight of the image's class where the job has class weights.
@@ -48,6 +62,22 @@ class Classification:
     def measure(self) -> ClassificationMeasure:
         """A new, empty measure."""
         return ClassificationMeasure(self)
+
+    def figures(self, total: Figures) -> dict[str, float]:
+        """`patients` and `auroc`, the mean over the classes that have cases; with two classes `balanced_accuracy` too.
+
+        The area is that between ten bins of probability, cases in the same bin counting half.
+        """
+        histograms = total.reshape(len(self.compared), 2, len(_EDGES) + 1)  # of the rest, and of the class
+        figures = {"patients": float(max(0, round(float(histograms.sum((1, 2)).mean()))))}
+        areas = [area for rest, own in histograms if (area := _area(rest, own)) is not None]
+        if areas:
+            figures["auroc"] = float(np.mean(areas))
+        if self.classes == 2 and areas:
+            (rest, own), half = histograms[0], len(_EDGES) // 2 + 1  # bins from one half on
+            right = np.array([rest[:half].sum() / rest.sum(), own[half:].sum() / own.sum()])
+            figures["balanced_accuracy"] = float(right.clip(0, 1).mean())
+        return figures
 
 
 class ClassificationMeasure:
@@ -88,6 +118,32 @@ class ClassificationMeasure:
             figures["balanced_accuracy"] = balanced_accuracy(likely, labels)
             figures["calibration_error"] = calibration_error(likely, labels)
         return finite(figures)
+
+    def rows(self) -> Figures:
+        """Of each patient, for each class that is compared, a histogram of their cases' probabilities of it, adding up
+        to 1.
+        """
+        counted = Counter(name for name, _ in self._cases)
+        places = {name: place for place, name in enumerate(counted)}
+        compared = self._task.compared
+        rows = np.zeros((len(places), len(compared), 2, len(_EDGES) + 1))
+        for (name, label), found in self._cases.items():
+            likely = np.nan_to_num(np.mean(found, axis=0))
+            for block, index in enumerate(compared):
+                place = np.searchsorted(_EDGES, likely[index], side="right")
+                rows[places[name], block, int(label == index), place] += 1 / counted[name]
+        return rows.reshape(len(places), math.prod(rows.shape[1:]))
+
+
+def _area(rest: Figures, own: Figures) -> float | None:
+    """The area under the ROC curve between two histograms; None where one of them has no cases.
+
+    Counts below 0, which noise makes, are left as they are: cut off, they would pull the area towards one half.
+    """
+    if rest.sum() < 1 or own.sum() < 1:
+        return None
+    below = np.cumsum(rest) - rest / 2
+    return float(np.clip((own * below).sum() / (own.sum() * rest.sum()), 0, 1))
 
 
 def auroc(scores: Figures, positive: npt.NDArray[np.bool_]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -26,6 +27,7 @@ class Segmentation:
     """
 
     main = "dice"
+    bound = math.hypot(1.0, 0.5)
 
     def __init__(self, job: Job) -> None:
         self.classes = len(job.classes)
@@ -53,6 +55,14 @@ class Segmentation:
     def measure(self) -> SegmentationMeasure:
         """A new, empty measure."""
         return SegmentationMeasure(self)
+
+    def figures(self, total: Figures) -> dict[str, float]:
+        """`patients` and `dice`, over the patients who have one."""
+        count, above_half = (float(value) for value in total)
+        figures = {"patients": float(max(0, round(count)))}
+        if count >= 1:
+            figures["dice"] = min(max(0.5 + above_half / count, 0.0), 1.0)
+        return figures
 
     def _dice(self, logits: Tensor, target: Tensor) -> Tensor:
         index = torch.arange(1, self.classes, device=target.device).view(-1, *[1] * (target.ndim - 2))
@@ -109,6 +119,14 @@ class SegmentationMeasure:
             figures |= _summary("hausdorff95", self._of_each_pair(Pair.hausdorff95))
             figures |= _summary("lesion_f1", self._of_each_pair(Pair.lesion_f1))
         return finite(figures)
+
+    def rows(self) -> Figures:
+        """Of each patient 1, and by how much their `dice` is above one half; zeros for one who has none."""
+        if not len(self._dice):
+            return np.zeros((0, 2))
+        score = mean(self._dice.means(), axis=1)
+        defined = ~np.isnan(score)
+        return np.stack([defined.astype(float), np.where(defined, score - 0.5, 0.0)], axis=1)
 
     def _of_each_pair(self, figure: _Figure) -> PerPatient:
         rows = PerPatient()
