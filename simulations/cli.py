@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from shared import console
-from shared.errors import BadInput
+from shared.errors import BadInput, InsituError
 from shared.job import Job
 
 app = console.app("Virtual hospitals on one machine: the same code, nobody to bother.")
@@ -100,6 +100,39 @@ def compare(
     from simulations.compare import ARMS
 
     _compare(job, data, out, engine, ARMS, as_json=as_json)
+
+
+@app.command()
+def audit(
+    job: Annotated[Path, typer.Argument(help="A job.toml.")],
+    claim: Annotated[float | None, typer.Option(help="The ε to refute; the job's own without it.")] = None,
+    canaries: Annotated[
+        int, typer.Option(min=10, max=10_000, help="About a third of 1/δ of them show most, if that is not too many.")
+    ] = 1000,
+    confidence: Annotated[float, typer.Option(help="Above 0 and below 1.")] = 0.95,
+    as_json: console.Json = False,
+) -> None:
+    """Try to refute a job's ε: canaries go through the real private training, and an observer guesses who was in."""
+    from simulations.attacks import audit as auditing
+    from simulations.attacks import table
+
+    declared = Job.load(job)
+    auditing.check(declared, file=job)
+    with console.progress() as progress:
+        bar = progress.add_task("training on canaries", total=declared.federation.rounds)
+        found = auditing.run(
+            declared,
+            claim=claim,
+            canaries=canaries,
+            confidence=confidence,
+            progress=lambda: progress.advance(bar),
+        )
+    table.show(found, name=declared.name, as_json=as_json)
+    if found.refuted:
+        raise InsituError(
+            f"{job}: ε = {found.claim:g} is refuted: the training was seen to have an ε of {found.lower_bound:.2f} or "
+            f"more, at {100 * confidence:g} % confidence (δ = {found.delta:g})"
+        )
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""What an adversary would try, against the real code."""
