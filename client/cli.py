@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from client import credentials
 from client.data.cli import app as data_app
+from client.ledger import Ledger
+from client.ledger.cli import app as budget_app
 from client.site import Coordinator, Site, SiteConfig
 from shared import console, identity
 from shared.errors import BadInput
@@ -18,6 +20,7 @@ from shared.job import explain
 
 app = console.app("A hospital: what it has, what it allows, and the daemon that answers for it.")
 app.add_typer(data_app, name="data")
+app.add_typer(budget_app, name="budget")
 
 
 @app.command()
@@ -26,13 +29,20 @@ def init(
     home: console.Home,
     coordinator: Annotated[str | None, typer.Option(help="host:port of the coordinator.")] = None,
     ca: Annotated[Path | None, typer.Option(help="The coordinator's ca.pem.")] = None,
+    witness: Annotated[
+        Path | None, typer.Option(help="A folder on another disk for the ledger's witness; by default in the home.")
+    ] = None,
 ) -> None:
     """Make a site's home, with a key of its own."""
     if (coordinator is None) != (ca is None):
         raise BadInput("give --coordinator and --ca together, or neither (and write [coordinator] in site.toml later)")
     certificate = identity.read_certificate(ca) if ca is not None else None
     try:
-        config = SiteConfig(name=name, coordinator=Coordinator(address=coordinator) if coordinator else None)
+        config = SiteConfig(
+            name=name,
+            coordinator=Coordinator(address=coordinator) if coordinator else None,
+            witness=str(witness.resolve()) if witness else None,
+        )
     except ValidationError as error:
         raise BadInput(explain(error)) from None
     site = Site.create(home, config)
@@ -58,7 +68,7 @@ def status(home: console.Home, as_json: console.Json = False) -> None:
     site = Site.open(home)
     from client import state
 
-    facts = {"site": site.name, **state.summary(site.home)}
+    facts = {"site": site.name, **state.summary(site.home), "budget": Ledger(site).troubles()}
     if as_json:
         console.dump(facts)
         return
@@ -85,6 +95,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
             for part in ("supernode", "executor")
             if facts[part].get("restarts")
         )
+    lines.extend(facts["budget"])
     if facts["last"]:
         lines.append(f"last answered {_message(facts['last'])} at {_time(facts['last']['until'])}")
     return lines

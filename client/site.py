@@ -6,6 +6,7 @@ HOME/
   keys/site.pem      the site's private key (P-384); keys/site.pub is what the coordinator gets
   registry.sqlite    the datasets: patients, images, labels, and what was left out
   ledger.sqlite      the privacy budget
+  witness/           how far the ledger had got, outside of it
   cache/             preprocessed images
   replies/           what was answered, kept so that the same question gets the same bytes
   log/               the daemon's logs
@@ -74,7 +75,9 @@ class DatasetRules(_Section):
 
     Attributes:
         jobs: names of the jobs it is open to; `*` stands for anything.
-        epsilon, delta: its privacy budget, over all jobs for ever.
+        epsilon, delta: its privacy budget, over all jobs for ever. The ledger holds it as it was when the dataset was
+            first charged; a lower number here counts from the next message, a higher one only once it has been raised
+            with `insitu-client budget raise`.
     """
 
     jobs: tuple[str, ...] = ("*",)
@@ -83,11 +86,22 @@ class DatasetRules(_Section):
 
 
 class SiteConfig(_Section):
-    """site.toml."""
+    """site.toml.
+
+    Attributes:
+        name: of the site.
+        device: where it computes.
+        coordinator: whom it answers.
+        witness: the folder of the ledger's witness, in the home or absolute; on another disk it notices even that the
+            home's disk was put back as a whole. By default `witness` in the home.
+        policy: of the site.
+        datasets: rules by dataset.
+    """
 
     name: Annotated[str, Field(pattern=SITE_NAME)]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     coordinator: Coordinator | None = None
+    witness: Annotated[str, Field(min_length=1)] | None = None
     policy: Policy = Policy()
     datasets: dict[str, DatasetRules] = {}
 
@@ -117,6 +131,11 @@ class Site:
         except FileNotFoundError:
             raise InsituError(f"{self.home}/keys/secret is gone; restore it from a back-up of the home") from None
 
+    @property
+    def witness(self) -> Path:
+        """The folder of the ledger's witness."""
+        return self.home / (self.config.witness or "witness")
+
     def pseudonym(self, patient_id: str) -> str:
         """The keyed name of a patient (32 hexadecimal digits) by which the registry and the logs know them."""
         return hmac.digest(self.secret, b"patient\0" + patient_id.encode(), "sha256").hex()[:32]
@@ -135,18 +154,21 @@ class Site:
             secret: only for simulations, which have to be repeatable; otherwise from the operating system.
 
         Raises:
-            BadInput: if the home is already in use.
+            BadInput: if the home, or the folder of its witness, is already in use.
         """
+        from client.ledger import witness  # which imports this module
+
         home = Path(home)
         if home.exists() and (not home.is_dir() or any(home.iterdir())):
             raise BadInput("is already in use; choose a folder that is empty or not there yet", file=home)
+        site = cls(home, config)
+        witness.begin(site.witness)
         keys = home / "keys"
         keys.mkdir(parents=True, mode=0o700)
         for folder in ("cache", "replies", "log"):
             (home / folder).mkdir(mode=0o700)
         home.chmod(0o700)
         write_atomically(keys / "secret", secret or os.urandom(32), mode=0o600)
-        site = cls(home, config)
         site.write_config()
         return site
 
