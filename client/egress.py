@@ -4,8 +4,9 @@ What may leave is what the message types of `shared.messages` can say, and of th
 shapes and dtypes of the incoming model, finite, and numbers on the list. The door fails closed: whatever is not as it
 should be leaves nothing but a code.
 
-Numbers that describe patients leave only under a job without privacy, rounded to three decimals, and only where they
-are over at least as many patients as the policy asks for.
+Numbers that describe patients leave rounded to three decimals, and only where they are over at least as many patients
+as the policy asks for; under a job with privacy only those that were read from a noised sum (`client.figures.Noised`),
+and by what that says of the number of patients.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from client.figures import Noised
 from client.site import Policy
 from shared import arrays
 from shared.arrays import Arrays, StructureError
@@ -39,7 +41,7 @@ def update(
     request: TrainRequest,
     trained: Arrays,
     *,
-    figures: Mapping[str, float],
+    figures: Mapping[str, float] | Noised,
     training_patients: int,
     policy: Policy,
 ) -> Update:
@@ -48,7 +50,8 @@ def update(
     Args:
         request: what was asked.
         trained: the model after training.
-        figures: of the incoming model on the validation patients; `patients` says how many they were.
+        figures: of the incoming model on the validation patients; `patients` says how many they were. Under privacy
+            noised, or none.
         training_patients: how many trained; told only where the job weighs sites by them.
         policy: the site's.
 
@@ -71,23 +74,26 @@ def update(
     return Update(round=request.round, model=dict(trained), numbers=numbers)
 
 
-def figures(request: EvaluateRequest, found: Mapping[str, float], *, policy: Policy) -> Figures:
-    """The figures of a model on the test patients.
+def figures(request: EvaluateRequest, found: Mapping[str, float] | Noised, *, policy: Policy) -> Figures:
+    """The figures of a model on the test patients; under privacy noised, or none.
 
     Raises:
-        Refused: `egress`, if a number is not on the list, or not finite.
+        Refused: `egress`, if a number is not on the list, not finite, or should have been noised.
     """
     return Figures(numbers=_released(found, request.job, policy))
 
 
-def _released(found: Mapping[str, float], job: Job, policy: Policy) -> dict[str, float]:
-    """The numbers that may leave, rounded; none under privacy, none over too few patients."""
+def _released(figures: Mapping[str, float] | Noised, job: Job, policy: Policy) -> dict[str, float]:
+    """The numbers that may leave, rounded; none over too few patients."""
+    found = figures.numbers if isinstance(figures, Noised) else figures
+    if found and job.private and not isinstance(figures, Noised):
+        raise Refused(RefusalCode.EGRESS, "figures were to leave without noise under a job with privacy")
     for name, value in found.items():
         if not isinstance(name, str) or not is_listed(name) or not _has_class(name, job):
             raise Refused(RefusalCode.EGRESS, "a number that is not on the list was to leave")
         if not isinstance(value, float | int) or isinstance(value, bool) or not math.isfinite(value):
             raise Refused(RefusalCode.EGRESS, f"{name} is no finite number")
-    if job.private or found.get("patients", 0) < policy.min_patients:
+    if found.get("patients", 0) < policy.min_patients:
         return {}
     return {name: round(float(value), _DECIMALS) for name, value in found.items()}
 

@@ -12,6 +12,7 @@ from torch import nn
 from client.training.drawing import Patients
 from shared import tasks
 from shared.job import Job
+from shared.tasks import Measure
 
 _MOST_IMAGES = 2**20  # what the images of one pass may hold: numbers, four bytes each
 
@@ -25,20 +26,15 @@ class Held(Patients, Protocol):
         """Millimetres between the voxels of the preprocessed image."""
 
 
-def evaluate(
-    network: nn.Module, cohort: Held, job: Job, *, device: torch.device, full: bool = False
-) -> dict[str, float]:
-    """The figures of the network as it is.
+def measured(network: nn.Module, cohort: Held, job: Job, *, device: torch.device) -> Measure:
+    """What the network says of every patient, gathered in a measure.
 
     Args:
         network: of the job; moved to the device, and left in evaluation mode.
-        cohort: of any split; nobody in it gives no figures.
+        cohort: of any split; it may have nobody.
         job: what the network is for.
         device: where to compute.
-        full: also the figures that take long (Hausdorff distance, lesions).
     """
-    if not len(cohort):
-        return {}
     measure = tasks.of(job).measure()
     network.to(device).eval()
     with torch.inference_mode():
@@ -51,8 +47,14 @@ def evaluate(
                 patients = [cohort.patients[i] for i, _ in group]
                 part = slice(start, start := start + len(patients))
                 measure.add(patients, logits[part], targets[part], spacing)
-    figures: dict[str, float] = measure.compute(full=full)
-    return figures
+    return measure
+
+
+def evaluate(
+    network: nn.Module, cohort: Held, job: Job, *, device: torch.device, full: bool = False
+) -> dict[str, float]:
+    """The exact figures of what is `measured`, with `full` also those that take long; nobody gives no figures."""
+    return measured(network, cohort, job, device=device).compute(full=full) if len(cohort) else {}
 
 
 def _passes(cohort: Patients, job: Job) -> Iterator[list[tuple[int, int]]]:

@@ -10,16 +10,19 @@ from __future__ import annotations
 import logging
 import re
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from client import device, egress, opened, policy, training
-from client.evaluation import evaluate
+from client import device, egress, figures, opened, policy, training
+from client.data.records import Split
+from client.evaluation import evaluate, measured
+from client.figures import Noised
 from client.ledger import Round
 from client.opened import Opened, Recent
-from shared import accounting, arrays, networks
+from shared import accounting, arrays, networks, tasks
 from shared.accounting import Charge
 from shared.arrays import StructureError
 from shared.errors import BadInput, InsituError, RefusalCode, Refused
@@ -77,6 +80,8 @@ def handle(here: Opened, request: Request) -> Reply:
     model = arrays.digest(request.model)
     reply = here.replies.find(request, model)
     if reply is not None:
+        if not isinstance(request, EvaluateRequest) and _costs(request.job):
+            here.ledger.settle(_round(request, model))
         here.log.info("%s round %d of %s: the stored reply", type(request).__name__, request.round, request.run)
         return reply
     return _evaluate(here, request, model) if isinstance(request, EvaluateRequest) else _train(here, request, model)
@@ -88,7 +93,8 @@ def _admit(here: Opened, job: Job) -> None:
     policy.check_job(rules, job)
     dataset = here.dataset(job)
     patients = len(here.cohort(job, "train"))
-    policy.check_dataset(rules, here.site.rules(dataset), job, dataset=dataset, patients=patients)
+    of_dataset = here.ledger.rules(dataset) if job.private else here.site.rules(dataset)
+    policy.check_dataset(rules, of_dataset, job, dataset=dataset, patients=patients)
 
 
 def _accept(here: Opened, job: Job) -> Reply:
@@ -103,14 +109,13 @@ def _accept(here: Opened, job: Job) -> Reply:
 def _train(here: Opened, request: TrainRequest, model: str) -> Reply:
     job, rules = request.job, here.site.config.policy
     network = _loaded(request)
-    figures = {}
-    if _figures_are_due(request):
-        figures = evaluate(network, here.cohort(job, "validation"), job, device=here.device)
     cohort = here.cohort(job, "train")
-    charge, number = _charge(job), None
+    charge, of = _charge(job), _round(request, model)
     if charge is not None:
-        of = Round(job=job.digest, run=request.run, number=request.round, model=model)
-        number = here.ledger.reserve(here.dataset(job), charge, of=of, planned=charge[2] * job.federation.rounds)
+        here.ledger.reserve(here.dataset(job), charge, of=of, planned=charge[2] * job.federation.rounds)
+    every = job.federation.evaluate_every or 0
+    due = every > 0 and (request.round - 1) % every == 0
+    found = _figures(here, request, model, network, split="validation", releases=job.evaluations) if due else {}
     training.train(
         network,
         cohort,
@@ -122,34 +127,61 @@ def _train(here: Opened, request: TrainRequest, model: str) -> Reply:
         log=here.log,
     )
     trained = arrays.of_network(network)
-    reply = egress.update(request, trained, figures=figures, training_patients=len(cohort), policy=rules)
+    reply = egress.update(request, trained, figures=found, training_patients=len(cohort), policy=rules)
     here.replies.keep(request, model, reply)
-    if number is not None:
-        here.ledger.settle(number)
+    if charge is not None or isinstance(found, Noised):
+        here.ledger.settle(of)
     spent = f"charged {charge[2]} steps, σ = {charge[0]:g}, q = {charge[1]:g}" if charge else "no privacy"
     here.log.info("round %d of %s on dataset %s: trained, %s", request.round, request.run, here.dataset(job), spent)
     return reply
 
 
 def _evaluate(here: Opened, request: EvaluateRequest, model: str) -> Reply:
-    job, found = request.job, {}
-    if not job.private:
-        found = evaluate(_loaded(request), here.cohort(job, "test"), job, device=here.device, full=True)
+    found = _figures(here, request, model, _loaded(request), split="test", releases=1)
     reply = egress.figures(request, found, policy=here.site.config.policy)
     here.replies.keep(request, model, reply)
+    if isinstance(found, Noised):
+        here.ledger.settle(_round(request, model))
     here.log.info("figures of %s after round %d: %d numbers", request.run, request.round, len(reply.numbers))
     return reply
 
 
-def _figures_are_due(request: TrainRequest) -> bool:
-    """Whether figures of the incoming model may leave with this round, and are asked for."""
-    every = request.job.federation.evaluate_every
-    return not request.job.private and every > 0 and (request.round - 1) % every == 0
+def _figures(
+    here: Opened, request: TrainRequest, model: str, network: nn.Module, *, split: Split, releases: int
+) -> Mapping[str, float] | Noised:
+    """The figures of the request's model on the patients of a split; under privacy noised, and charged to them.
+
+    Where the patients' budget does not allow it there are none: the training patients, who are others, may train on.
+    """
+    job, cohort = request.job, here.cohort(request.job, split)
+    if not job.private:
+        return evaluate(network, cohort, job, device=here.device, full=split == "test")
+    try:
+        charge = figures.charge(job, releases)
+        here.ledger.reserve(here.dataset(job), charge, of=_round(request, model), planned=releases, split=split)
+    except BadInput as error:
+        raise Refused(RefusalCode.MALFORMED, str(error)) from None
+    except Refused as refused:
+        if refused.code is not RefusalCode.OVER_BUDGET:
+            raise
+        here.log.warning("round %d of %s: no figures, %s", request.round, request.run, refused.detail)
+        return {}
+    measure = measured(network, cohort, job, device=here.device)
+    return figures.noised(measure, tasks.of(job), noise_multiplier=charge[0])
+
+
+def _costs(job: Job) -> bool:
+    return job.private and bool(job.steps_per_round)
+
+
+def _round(request: TrainRequest, model: str) -> Round:
+    job = request.job
+    return Round(job=job.digest, name=job.name, run=request.run, number=request.round, model=model)
 
 
 def _charge(job: Job) -> Charge | None:
     """What one round of a job costs: σ, q, steps; None if it costs no privacy."""
-    if not job.private or not job.steps_per_round or job.privacy.sample_rate is None:
+    if not _costs(job) or job.steps_per_round is None or job.privacy.sample_rate is None:
         return None
     try:
         return accounting.noise_for(job), job.privacy.sample_rate, job.steps_per_round

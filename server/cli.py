@@ -10,7 +10,7 @@ import typer
 
 from server.home import DEFAULT_PORT, Home, ServerConfig
 from server.store import ENDED, RunRow, Store
-from shared import console, identity
+from shared import accounting, console, identity
 from shared.errors import BadInput, InsituError
 from shared.job import Job
 
@@ -211,6 +211,9 @@ def _show(store: Store, row: RunRow, *, as_json: bool) -> None:
     console.listing(lines, columns, title=f"{row.id}: {row.status}", empty=f"{row.id}: {row.status}, no rounds")
     if row.message:
         console.say(row.message)
+    if figures and row.job.private:
+        privacy = row.job.privacy
+        console.say(f"what the sites say is noised: ε = {privacy.epsilon:g}, δ = {privacy.delta:g}. {accounting.CLAIM}")
     if model.exists():
         console.say(f"the model is {model}")
 

@@ -30,6 +30,7 @@ CLAIM = (
     "Each step draws every training patient independently with the job's public sample rate (Poisson sampling); the "
     "drawn images of a patient give one gradient, clipped to the clipping norm; Gaussian noise from a cryptographic "
     "generator seeded by the hospital's operating system is added to their sum, which is divided by a public constant. "
+    "Figures of held-out patients, who are others, are read from sums that are noised in the same way. "
     "ε is composed over all steps of all rounds (PRV accounting, with RDP as a check) and holds against everybody who "
     "sees every message and every model, the coordinator included. It is no promise about a patient known to two "
     "hospitals, whose ε add up, nor about the patients whom a job without privacy was trained on."

@@ -41,7 +41,8 @@ def job() -> Job:
 @pytest.fixture
 def private_job(job: Job) -> Job:
     """The same with ε = 8 for each patient."""
-    return job.varied(privacy={"mode": "patient", "epsilon": 8.0, "delta": 1e-4, "sample_rate": 0.5})
+    privacy = {"mode": "patient", "epsilon": 8.0, "delta": 1e-4, "sample_rate": 0.5}
+    return job.varied(privacy=privacy, federation={"evaluate_every": 0})
 
 
 @pytest.fixture(scope="session")

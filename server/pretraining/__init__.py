@@ -7,6 +7,7 @@ of De et al. 2022 (arXiv:2204.13650) and, with random processes for data, of Tan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,8 @@ from shared.job import Images, Job
 from shared.preprocessing import Preprocessing
 
 STEPS = 600
-_BATCH = 16
+# Of one step: at most so many images, and voxels, so that volumes take no longer than pictures.
+_MOST_IMAGES, _MOST_VOXELS = 16, 2**19
 _LEARNING_RATE = 0.003
 _SAY_EVERY = 10
 
@@ -57,10 +59,11 @@ def _pretrained(job: Job, say: Say | None) -> Arrays:
     phantoms = Phantoms.of(job)
     optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    count = max(1, min(_MOST_IMAGES, _MOST_VOXELS // math.prod(job.images.size)))
     for step in range(STEPS):
         if say is not None and step % _SAY_EVERY == 0:
             say(step)
-        images, targets = phantoms.draw(_BATCH)
+        images, targets = phantoms.draw(count)
         images = torch.stack([preprocessing.scaled(image) for image in _in_units(images, job.images)])
         optimizer.zero_grad()
         torch.autograd.backward(task.loss(network(images), targets).mean())

@@ -105,15 +105,61 @@ def test_figures_come_with_every_so_many_rounds(hospital, job):
     assert ask(site, train(never)).numbers == {}
 
 
-def test_a_private_round_is_charged_and_says_no_number(hospital, private_job):
+def test_a_private_round_is_charged_and_says_no_number_unless_the_job_asks(hospital, private_job):
     site = hospital(rules={"epsilon": 9.0, "delta": 1e-4})
     update = ask(site, train(private_job))
     assert update.numbers == {}
-    assert ask(site, evaluate(private_job)).numbers == {}
     noise = accounting.noise_for(private_job)
     assert Ledger(site).history("data", job=private_job.digest, run="run-1") == [(noise, 0.5, 2)]
     ask(site, train(private_job, number=2, model=update.model))
     assert 0.95 * 8 < Ledger(site).spent("data") <= 8
+
+
+def test_private_figures_are_noised_and_charged_to_the_patients_they_are_of(hospital, private_job):
+    site = hospital(rules={"epsilon": 9.0, "delta": 1e-4})
+    job = private_job.varied(federation={"evaluate_every": 1})
+    update = ask(site, train(job))
+    assert set(update.numbers) <= {"patients", "dice"}
+    noise, rate, count = Ledger(site).history("data", split="validation")[0]
+    assert (rate, count) == (1.0, 1)
+    assert 7 < accounting.epsilon([(noise, 1.0, job.evaluations)], delta=1e-4) <= 8
+    ask(site, train(job, number=2, model=update.model))
+    assert sum(count for *_, count in Ledger(site).history("data", split="validation")) == 2
+
+    figures = ask(site, evaluate(job, number=2, model=update.model)).numbers
+    assert set(figures) == {"patients", "dice"}
+    exact = len({item.patient for item in Registry(site).items("data", "test")})
+    assert abs(figures["patients"] - exact) < 6
+    (charge,) = Ledger(site).history("data", split="test")
+    assert 7 < accounting.epsilon([charge], delta=1e-4) <= 8
+    # The three splits are different patients: the dataset has spent what the one that spent most has.
+    assert 7.5 < Ledger(site).spent("data") <= 8
+
+
+def test_private_figures_asked_for_again_are_the_same_and_of_another_model_are_charged_again(hospital, private_job):
+    site = hospital(rules={"epsilon": 20.0, "delta": 1e-4})
+    first = ask(site, evaluate(private_job)).numbers
+    assert ask(site, evaluate(private_job)).numbers == first
+    assert len(Ledger(site).read().entries) == 2  # the budget, and one charge
+    other = {name: array + 1 for name, array in model_of(private_job).items()}
+    ask(site, evaluate(private_job, model=other))
+    assert sum(count for *_, count in Ledger(site).history("data", split="test")) == 2
+
+
+def test_figures_that_their_patients_budget_does_not_allow_are_withheld_and_training_goes_on(hospital, private_job):
+    site = hospital(rules={"epsilon": 8.5, "delta": 1e-4})
+    assert ask(site, evaluate(private_job)).numbers
+    other = {name: array + 1 for name, array in model_of(private_job).items()}
+    assert ask(site, evaluate(private_job, model=other)).numbers == {}
+    assert "no figures" in log_of(site)
+    assert ask(site, train(private_job)).model
+    assert sum(count for *_, count in Ledger(site).history("data", split="test")) == 1
+
+
+def test_private_figures_over_few_patients_are_withheld(hospital, private_job):
+    site = hospital(min_patients=30)
+    numbers = [ask(site, evaluate(private_job.varied(training={"seed": seed}))).numbers for seed in range(2)]
+    assert numbers == [{}, {}]
 
 
 def test_the_same_request_again_gets_the_same_bytes_and_costs_nothing(hospital, private_job, job):

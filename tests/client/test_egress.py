@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from client import egress
+from client.figures import Noised
 from client.site import Policy
 from shared.errors import RefusalCode, Refused
 from shared.messages import EvaluateRequest, TrainRequest
@@ -73,7 +74,7 @@ def test_any_other_arrays_do_not_leave(job, trained):
 )
 def test_numbers_that_are_not_listed_or_not_finite_do_not_leave(job, private_job, figures):
     stopped(job, figures=figures)
-    stopped(private_job, figures=figures)
+    stopped(private_job, figures=Noised(figures))
 
 
 def test_listed_numbers_leave_rounded(job):
@@ -87,10 +88,29 @@ def test_figures_over_too_few_patients_are_withheld(job, figures):
     assert egress.figures(request, figures, policy=POLICY).numbers == {}
 
 
-def test_no_number_leaves_under_privacy(private_job):
-    assert let_out(private_job).numbers == {}
+def test_under_privacy_no_exact_number_leaves(private_job):
+    stopped(private_job, figures=FIGURES)
     request = EvaluateRequest(job=private_job, run="run", round=2, model=MODEL)
-    assert egress.figures(request, FIGURES, policy=POLICY).numbers == {}
+    with pytest.raises(Refused) as refusal:
+        egress.figures(request, FIGURES, policy=POLICY)
+    assert refusal.value.code is RefusalCode.EGRESS
+    assert let_out(private_job, figures={}).numbers == {}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "left"),
+    [
+        ({"patients": 7.0, "dice": 0.71828}, {"patients": 7.0, "dice": 0.718}),
+        ({"patients": 4.0, "dice": 0.71828}, {}),
+        ({"patients": 0.0}, {}),
+    ],
+)
+def test_under_privacy_noised_numbers_leave_unless_they_say_that_patients_are_few(private_job, numbers, left):
+    assert let_out(private_job, figures=Noised(numbers)).numbers == left
+
+
+def test_a_noised_number_has_to_be_listed_too(private_job):
+    stopped(private_job, figures=Noised({"patients": 9.0, "age": 71.0}))
 
 
 @pytest.mark.parametrize(

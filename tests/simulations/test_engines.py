@@ -49,11 +49,12 @@ def test_training_learns(job, sites, tmp_path):
     assert all(numbers["dice"] > 0.7 for numbers in figures.values()), figures
 
 
-def test_a_private_run_spends_what_it_declared_and_says_nothing_of_patients(private_job, sites, tmp_path):
+def test_a_private_run_spends_what_it_declared_and_says_of_patients_only_what_is_noised(private_job, sites, tmp_path):
     finished = simulate(private_job, sites, tmp_path / "home")
     assert all(row.numbers == {site: {} for site in sites} for row in finished.rounds)
-    assert finished.store.figures(finished.run) == {}
+    assert all(set(said) <= {"patients", "dice"} for said in finished.store.figures(finished.run).values())
     for site in sites.values():
+        assert len(Ledger(site).history(DATASET, run=finished.run, split="test")) == 1
         history = Ledger(site).history(DATASET, job=private_job.digest, run=finished.run)
         assert sum(steps for _, _, steps in history) == 4
         assert 0.9 * 8.0 < accounting.epsilon(history, delta=1e-4) <= 8.0
