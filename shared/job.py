@@ -150,6 +150,10 @@ class Training(_Section):
         loss: `dice_ce`, `dice` or `ce` (segmentation); `ce` (classification); by default the first that fits.
         class_weights: one weight a class for the cross-entropy; equal by default.
         augmentation: `none`, or `light` (flips, small intensity shifts) of each drawn image.
+        views: how often each drawn image is augmented anew; all views of a patient's images are averaged into one
+            gradient (De et al. 2022, arXiv:2204.13650: augmentation multiplicity). It costs time, and no privacy.
+        precision: of the forward and backward pass in training: `float32`, or `bfloat16` (autocast), quicker where the
+            machine has it. Parameters, clipping, sums, noise and evaluation are in float32 or better in any case.
         start_from: `scratch`, or `phantoms`: the coordinator trains the initial model on pictures that a generator
             draws from the seed (segmentation only). No patient is in them, and they cost no privacy.
         seed: of the initial weights, and without privacy of the order of patients. It never reaches the noise.
@@ -166,6 +170,8 @@ class Training(_Section):
     loss: Literal["dice_ce", "dice", "ce"] | None = None
     class_weights: tuple[Positive, ...] | None = None
     augmentation: Literal["none", "light"] = "none"
+    views: Annotated[int, Field(ge=1, le=64)] = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
     start_from: Literal["scratch", "phantoms"] = "scratch"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
@@ -180,6 +186,12 @@ class Training(_Section):
     def _only_one_length(self) -> Self:
         if self.local_steps is not None and self.local_epochs is not None:
             raise ValueError("give local_steps or local_epochs, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> Self:
+        if self.views > 1 and self.augmentation == "none":
+            raise ValueError(f'views = {self.views} needs an augmentation, such as "light": they would all be the same')
         return self
 
 

@@ -15,11 +15,11 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from client.training.precision import of_sums
+
 if TYPE_CHECKING:
     from client.training.noting import Notes
 
-# Measured on the processor: see `_is_small`.
-_FEW_POSITIONS, _MANY_CHANNELS = 16, 64 * 64
 _aten = torch.ops.aten
 
 
@@ -32,7 +32,7 @@ class Convolution(Function):
     ) -> Tensor:
         ctx.save_for_backward(image, weight)
         ctx.notes, ctx.geometry, ctx.ids = notes, geometry, (id(weight), id(bias))
-        output: Tensor = _aten.convolution(image, weight, bias, *geometry)
+        output: Tensor = _aten.convolution(image, weight.to(image), _like(bias, image), *geometry)
         return output
 
     @staticmethod
@@ -40,54 +40,55 @@ class Convolution(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         image, weight = ctx.saved_tensors
         _, for_image, for_weight, for_bias, _ = ctx.needs_input_grad
+        weight = weight.to(image)
         if for_weight:
-            ctx.notes.add(ctx.ids[0], _of_weights(gradient, image, weight, ctx.geometry))
+            _note_weight(ctx.notes, ctx.ids[0], gradient, image, weight, ctx.geometry)
         if for_bias:
-            ctx.notes.add(ctx.ids[1], gradient.flatten(2).sum(2))
+            ctx.notes.add(ctx.ids[1], of_sums(gradient).flatten(2).sum(2))
         result = None
         if for_image:
             result = _aten.convolution_backward(gradient, image, weight, None, *ctx.geometry, [True, False, False])[0]
         return None, result, None, None, None
 
 
-def _of_weights(gradient: Tensor, image: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> Tensor:
-    """The gradient of a convolution's weight for each image, (M, *weight.shape)."""
-    count, (*shape, groups) = len(image), geometry
-    if _is_small(gradient, weight, geometry):
-        stride, padding, _, _, _ = shape
-        windows = _windows(image, weight.shape[2:], stride, padding)
-        return (gradient.flatten(2) @ windows).view(count, *weight.shape)
+def _note_weight(
+    notes: Notes, name: int, gradient: Tensor, image: Tensor, weight: Tensor, geometry: tuple[Any, ...]
+) -> None:
+    stride, padding, dilation, transposed, _, groups = geometry
+    kernel, plain = weight.shape[2:], not transposed and groups == 1 and all(step == 1 for step in dilation)
+    few = notes.are_few(gradient[0, 0].numel(), len(weight), weight[0].numel())
+    if plain and (few or kernel.numel() == 1):
+        notes.add_product(name, gradient.flatten(2).mT, _windows(image, kernel, stride, padding))
+        return
     # One convolution in which each image is a group of its own; its weight's values do not matter.
-    found: Tensor = _aten.convolution_backward(
+    count = len(image)
+    found = _aten.convolution_backward(
         gradient.reshape(1, -1, *gradient.shape[2:]),
         image.reshape(1, -1, *image.shape[2:]),
-        weight.new_zeros(1).expand(count * weight.shape[0], *weight.shape[1:]),
+        weight.new_zeros(1).expand(count * len(weight), *weight.shape[1:]),
         None,
-        *shape,
+        *geometry[:-1],
         groups * count,
         [False, True, False],
     )[1]
-    return found.view(count, *weight.shape)
-
-
-def _is_small(gradient: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> bool:
-    """Whether few positions meet a large kernel, or a kernel of one voxel: then matrix products are quicker."""
-    _, _, dilation, transposed, _, groups = geometry
-    if transposed or groups > 1 or any(step > 1 for step in dilation):
-        return False
-    positions, kernel = gradient[0, 0].numel(), weight[0, 0].numel()
-    return kernel == 1 or (positions <= _FEW_POSITIONS and weight.numel() // kernel >= _MANY_CHANNELS)
+    notes.add(name, found.view(count, *weight.shape))
 
 
 def _windows(image: Tensor, kernel: torch.Size, stride: list[int], padding: list[int]) -> Tensor:
     """What the kernel sees at each position, (M, positions, channels × kernel)."""
     dimensions = len(kernel)
+    if kernel.numel() == 1 and not any(padding) and all(step == 1 for step in stride):
+        return image.flatten(2).mT
     image = F.pad(image, [width for side in reversed(padding) for width in (side, side)])
     for axis in range(dimensions):
         image = image.unfold(2 + axis, kernel[axis], stride[axis])
     where, within = range(2, 2 + dimensions), range(2 + dimensions, 2 + 2 * dimensions)
     ordered = image.permute(0, *where, 1, *within)
     return ordered.reshape(len(image), -1, image.shape[1] * kernel.numel())
+
+
+def _like(parameter: Tensor | None, image: Tensor) -> Tensor | None:
+    return None if parameter is None else parameter.to(image)
 
 
 class GroupNorm(Function):
@@ -110,23 +111,26 @@ class GroupNorm(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         image, weight, mean, scale = ctx.saved_tensors
-        count, channels, _, groups = ctx.sizes
-        _, for_image, for_weight, for_bias, _, _ = ctx.needs_input_grad
-        gradient = gradient.contiguous()
-        flat = gradient.flatten(2)
-        sums = flat.sum(2)
-        if for_weight:
-            products = torch.linalg.vecdot(flat, image.flatten(2)).view(count, groups, -1)
-            centred = products - sums.view(count, groups, -1) * mean.unsqueeze(2)
-            ctx.notes.add(ctx.ids[0], (centred * scale.unsqueeze(2)).view(count, channels))
-        if for_bias:
-            ctx.notes.add(ctx.ids[1], sums)
-        result = None
-        if for_image:
-            result = _aten.native_group_norm_backward(
-                gradient, image, mean, scale, weight, *ctx.sizes, [True, False, False]
-            )[0]
-        return None, result, None, None, None, None
+        count, channels, positions, groups = ctx.sizes
+        needed = list(ctx.needs_input_grad[1:4])
+        # To the kernel all images are one, of so many times the channels and groups: it adds nothing up over images.
+        result, of_weight, of_bias = _aten.native_group_norm_backward(
+            gradient.reshape(1, -1, positions),
+            image.view(1, -1, positions),
+            mean.view(1, -1),
+            scale.view(1, -1),
+            None if weight is None else weight.repeat(count),
+            1,
+            count * channels,
+            positions,
+            count * groups,
+            needed,
+        )
+        if needed[1]:
+            ctx.notes.add(ctx.ids[0], of_weight.view(count, channels))
+        if needed[2]:
+            ctx.notes.add(ctx.ids[1], of_bias.view(count, channels))
+        return None, result.view_as(image) if needed[0] else None, None, None, None, None
 
 
 class LayerNorm(Function):
@@ -168,7 +172,7 @@ class Linear(Function):
     def forward(ctx: Any, notes: Notes, image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(image, weight)
         ctx.notes, ctx.ids = notes, (id(weight), id(bias))
-        return F.linear(image, weight, bias)
+        return F.linear(image, weight.to(image), _like(bias, image))
 
     @staticmethod
     @once_differentiable
@@ -177,10 +181,10 @@ class Linear(Function):
         _, for_image, for_weight, for_bias = ctx.needs_input_grad
         rows = gradient.reshape(len(image), -1, weight.shape[0])
         if for_weight:
-            ctx.notes.add(ctx.ids[0], rows.transpose(1, 2) @ image.reshape(len(image), -1, weight.shape[1]))
+            ctx.notes.add_product(ctx.ids[0], rows, image.reshape(len(image), -1, weight.shape[1]))
         if for_bias:
-            ctx.notes.add(ctx.ids[1], rows.sum(1))
-        return None, gradient @ weight if for_image else None, None, None
+            ctx.notes.add(ctx.ids[1], of_sums(rows).sum(1))
+        return None, gradient @ weight.to(image) if for_image else None, None, None
 
 
 class PReLU(Function):
@@ -190,19 +194,23 @@ class PReLU(Function):
     def forward(ctx: Any, notes: Notes, image: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(image, weight)
         ctx.notes, ctx.id = notes, id(weight)
-        return torch.prelu(image, weight)
+        output: Tensor = _aten._prelu_kernel(image, _slopes(weight, image))
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         image, weight = ctx.saved_tensors
-        slopes = weight.view(1, -1, *[1] * (image.ndim - 2)) if image.ndim > 1 else weight
-        result, of_slope = _aten._prelu_kernel_backward(gradient, image, slopes)
+        result, of_slope = _aten._prelu_kernel_backward(gradient, image, _slopes(weight, image))
         if ctx.needs_input_grad[2]:
             axes = list(range(2, image.ndim)) if weight.numel() > 1 else list(range(1, image.ndim))
-            found = of_slope.sum(axes) if axes else of_slope
+            found = of_sums(of_slope).sum(axes) if axes else of_slope
             ctx.notes.add(ctx.id, found.reshape(len(image), *weight.shape))
         return None, result, None
+
+
+def _slopes(weight: Tensor, image: Tensor) -> Tensor:
+    return weight.to(image).view(1, -1, *[1] * (image.ndim - 2)) if image.ndim > 1 else weight.to(image)
 
 
 class ForEach(Function):

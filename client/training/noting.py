@@ -1,4 +1,4 @@
-"""Notes of each image's share of the gradient, and which functions are replaced while they are taken.
+"""Notes of each patient's share of the gradient, and which functions are replaced while they are taken.
 
 While `Notes` are on, what PyTorch's own layers call (`F.conv2d`, `F.group_norm`, …) is replaced by `layers`, wherever
 the parameters are the network's own and the input has one row an image; everything else stays as it is.
@@ -17,18 +17,27 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from client.training import layers
+from client.training.drawing import Batch
+from client.training.precision import of_products, of_sums
+from client.training.shares import Factors, Rows, Share
 
-Gradients = dict[str, Tensor]  # of each parameter, by name: (images, *its shape)
+Shares = dict[str, Share]  # of each parameter, by name
 
 
 class Notes(TorchFunctionMode):
-    """While it is on, layers with parameters write down each image's share of their gradients in the backward pass."""
+    """While it is on, layers with parameters write down each patient's share of their gradients in the backward pass.
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], images: int) -> None:
+    Args:
+        parameters: that train, by name.
+        batch: whose images are whose.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], batch: Batch) -> None:
         super().__init__()
-        self._names = {id(parameter): name for name, parameter in parameters.items()}
-        self.images = images
-        self.gradients: Gradients = {}
+        self._parameters = {id(parameter): (name, parameter.shape) for name, parameter in parameters.items()}
+        self._batch = batch
+        self.images = len(batch.images)
+        self.shares: Shares = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         rule = _RULES.get(func)
@@ -41,19 +50,47 @@ class Notes(TorchFunctionMode):
     def concerns(self, image: Tensor, *parameters: Tensor | None) -> bool:
         """Whether a layer's input has one row an image, and its parameters are the network's own."""
         given = [parameter for parameter in parameters if parameter is not None]
-        ours = [parameter for parameter in given if id(parameter) in self._names]
+        ours = [parameter for parameter in given if id(parameter) in self._parameters]
         frozen = [parameter for parameter in given if not parameter.requires_grad]
         return bool(ours) and len(ours) + len(frozen) == len(given) and image.shape[0] == self.images
 
     def is_one_row(self, tensor: Tensor) -> bool:
         """Whether it is a parameter whose first axis stands for the image."""
-        return id(tensor) in self._names and tensor.ndim > 1 and tensor.shape[0] == 1
+        return id(tensor) in self._parameters and tensor.ndim > 1 and tensor.shape[0] == 1
 
-    def add(self, name: int, gradient: Tensor) -> None:
-        """Note the gradient (M, *shape) of a parameter, by its id; a parameter used twice has both added."""
-        key = self._names[name]
-        earlier = self.gradients.get(key)
-        self.gradients[key] = gradient if earlier is None else earlier + gradient
+    def are_few(self, positions: int, left: int, right: int) -> bool:
+        """Whether a gradient of left × right numbers, of so many positions an image, is better left as factors.
+
+        The norm takes positions² × (left + right) multiplications, in double precision (hence the 2), the gradient
+        itself positions × left × right; and the factors take less memory whenever they take less time.
+        """
+        return 4 * positions * max(self._batch.counts) * (left + right) <= left * right
+
+    def add(self, parameter: int, gradients: Tensor) -> None:
+        """Note the gradients (M, *shape) of a parameter, by its id."""
+        gradients = of_sums(gradients)
+        if not self._batch.one_image_each:
+            sums = gradients.new_zeros((self._batch.patients, *gradients.shape[1:]))
+            gradients = sums.index_add_(0, self._batch.owner, gradients)
+        self._note(parameter, Rows(gradients))
+
+    def add_product(self, parameter: int, left: Tensor, right: Tensor) -> None:
+        """Note the gradients LᵀR of a parameter, by its id, L (M, positions, p) and R (M, positions, d)."""
+        _, shape = self._parameters[parameter]
+        positions = left.shape[1]
+        if not self.are_few(positions, left.shape[2], right.shape[2]):
+            self.add(parameter, (left.mT @ right).view(-1, *shape))
+            return
+        counts = tuple(positions * count for count in self._batch.counts)
+        # Detached, or they would keep what the forward pass has kept.
+        left, right = (of_sums(factor.detach()).flatten(0, 1) for factor in (left, right))
+        self._note(parameter, Factors(left, right, counts, shape))
+
+    def _note(self, parameter: int, share: Share) -> None:
+        """A parameter used twice has both shares added."""
+        name, _ = self._parameters[parameter]
+        earlier = self.shares.get(name)
+        self.shares[name] = share if earlier is None else Rows(earlier.rows().values + share.rows().values)
 
 
 def _convolution(dimensions: int) -> Callable[..., Tensor | None]:
@@ -70,7 +107,8 @@ def _convolution(dimensions: int) -> Callable[..., Tensor | None]:
         if isinstance(padding, str) or not notes.concerns(input, weight, bias):
             return None
         spread = [_each(value, dimensions) for value in (stride, padding, dilation)]
-        return _apply(layers.Convolution, notes, input, weight, bias, (*spread, False, [0] * dimensions, groups))
+        image = of_products(input)
+        return _apply(layers.Convolution, notes, image, weight, bias, (*spread, False, [0] * dimensions, groups))
 
     return rule
 
@@ -90,9 +128,8 @@ def _transposed(dimensions: int) -> Callable[..., Tensor | None]:
         if not notes.concerns(input, weight, bias):
             return None
         spread = [_each(value, dimensions) for value in (stride, padding, dilation)]
-        return _apply(
-            layers.Convolution, notes, input, weight, bias, (*spread, True, _each(output_padding, dimensions), groups)
-        )
+        geometry = (*spread, True, _each(output_padding, dimensions), groups)
+        return _apply(layers.Convolution, notes, of_products(input), weight, bias, geometry)
 
     return rule
 
@@ -110,7 +147,7 @@ def _group_norm(
     eps: float = 1e-5,
 ) -> Tensor | None:
     return (
-        _apply(layers.GroupNorm, notes, input, weight, bias, num_groups, eps)
+        _apply(layers.GroupNorm, notes, of_sums(input), weight, bias, num_groups, eps)
         if notes.concerns(input, weight, bias)
         else None
     )
@@ -129,7 +166,7 @@ def _instance_norm(
 ) -> Tensor | None:
     if running_mean is not None or not use_input_stats or not notes.concerns(input, weight, bias):
         return None
-    return _apply(layers.GroupNorm, notes, input, weight, bias, input.shape[1], eps)
+    return _apply(layers.GroupNorm, notes, of_sums(input), weight, bias, input.shape[1], eps)
 
 
 def _layer_norm(
@@ -142,13 +179,13 @@ def _layer_norm(
 ) -> Tensor | None:
     if input.ndim <= len(normalized_shape) or not notes.concerns(input, weight, bias):
         return None
-    return _apply(layers.LayerNorm, notes, input, weight, bias, tuple(normalized_shape), eps)
+    return _apply(layers.LayerNorm, notes, of_sums(input), weight, bias, tuple(normalized_shape), eps)
 
 
 def _linear(notes: Notes, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
     if input.ndim < 2 or not notes.concerns(input, weight, bias):
         return None
-    return _apply(layers.Linear, notes, input, weight, bias)
+    return _apply(layers.Linear, notes, of_products(input), weight, bias)
 
 
 def _prelu(notes: Notes, input: Tensor, weight: Tensor) -> Tensor | None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from client.site import stable_seed
-from client.training import drawing, optimizers
+from client.training import drawing, optimizers, precision
 from client.training.drawing import Patients
 from shared import tasks
 from shared.job import Job, Training
@@ -30,7 +30,8 @@ def train(network: nn.Module, cohort: Patients, job: Job, *, round: int, site_na
         drawn = drawing.choose_images(cohort, next(patients), training, source)
         batch = drawing.load(cohort, drawn, training, source, device)
         optimizer.zero_grad()
-        losses = task.loss(network(batch.images), batch.targets)
+        with precision.asked(training, device):
+            losses = task.loss(network(batch.images), batch.targets)
         torch.autograd.backward((losses * batch.share).sum() / batch.patients)
         optimizer.step()
     optimizer.zero_grad()

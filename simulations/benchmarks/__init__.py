@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from shared.errors import BadInput
-from simulations.benchmarks import round_cost
+from simulations.benchmarks import private_step, round_cost
 
-BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {"round-cost": round_cost.measure}
+BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
+    "private-step": private_step.measure,
+    "round-cost": round_cost.measure,
+}
 
 
 def run(name: str | None) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Two ways to the gradient of each image: the same for every network there is, and the slow one where they differ."""
+"""Each patient's gradient, by the ways there are: the same for every network, and the slow one where they differ."""
 
 import pytest
 import torch
@@ -6,6 +6,9 @@ from torch import nn
 from torch.func import functional_call
 
 from client.training import gradients
+from client.training.clipping import clipped_sum
+from client.training.drawing import Batch
+from client.training.noting import Notes, Shares
 from shared import networks, tasks
 from shared.job import Job
 
@@ -28,40 +31,87 @@ def job_for(name: str, size: list[int], **options) -> Job:
     )
 
 
-def batch(job: Job, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    random = torch.Generator().manual_seed(5)
+def batch(job: Job, counts: tuple[int, ...] = (1, 1, 1)) -> Batch:
+    """Of each patient so many images."""
+    random, count = torch.Generator().manual_seed(5), sum(counts)
     images = torch.randn((count, 2, *job.images.size), generator=random, dtype=torch.float64)
     shape = (count, 1, *job.images.size) if job.task == "segmentation" else (count,)
-    return images, torch.randint(3, shape, generator=random)
+    return Batch(images, torch.randint(3, shape, generator=random), counts)
+
+
+def by_backward(network: nn.Module, job: Job, whole: Batch) -> list[dict[str, torch.Tensor]]:
+    """Of each patient the gradient of the mean over their images, by one ordinary backward pass an image."""
+    found = []
+    pairs = zip(whole.images.split(whole.counts), whole.targets.split(whole.counts), strict=True)
+    for images, targets in pairs:
+        network.zero_grad()
+        for image, target in zip(images, targets, strict=True):
+            (tasks.of(job).loss(network(image[None]), target[None]).sum() / len(images)).backward()
+        found.append({name: p.grad for name, p in network.named_parameters() if p.requires_grad})
+    network.zero_grad()
+    return found
+
+
+def values(found: Shares) -> dict[str, torch.Tensor]:
+    return {name: share.rows().values for name, share in found.items()}
+
+
+def assert_are(found: Shares, expected: list[dict[str, torch.Tensor]]) -> None:
+    """What clipping asks of the shares (norms, weighted sums), and their values, are those of these gradients."""
+    for number, alone in enumerate(expected):
+        only = torch.eye(len(expected), dtype=torch.float64)[number]
+        scale = largest(alone)
+        for key, value in alone.items():
+            torch.testing.assert_close(found[key].rows().values[number], value, rtol=1e-6, atol=1e-9 * scale)
+            torch.testing.assert_close(found[key].weighted(only), value, rtol=1e-6, atol=1e-9 * scale)
+            torch.testing.assert_close(
+                found[key].squares()[number], value.square().sum(), rtol=1e-6, atol=1e-12 * scale**2
+            )
 
 
 def largest(found) -> float:
     return max(float(value.abs().max()) for value in found.values())
 
 
+@pytest.fixture(params=[False, True], ids=["multiplied", "factors"])
+def few(request, monkeypatch):
+    """As if all products of matrices were of many positions, or all of few."""
+    monkeypatch.setattr(Notes, "are_few", lambda *_: request.param)
+
+
 @pytest.mark.parametrize("size", [[32, 32], [16, 16, 16]], ids=["2d", "3d"])
 @pytest.mark.parametrize("name", networks.NAMES)
-def test_both_ways_are_exact_for_every_network(name, size):
+def test_gradients_are_exact_for_every_network(name, size):
     if name == "DenseNet121":
         size = [32] * len(size)  # it takes no less
     job = job_for(name, size, **SMALL.get(name, {}))
-    network, task = networks.build(job).double(), tasks.of(job)
-    images, targets = batch(job, 2)
-    found = gradients.by_layers(network, task)(images, targets)
-    for number in range(2):
-        network.zero_grad()
-        task.loss(network(images[number : number + 1]), targets[number : number + 1]).sum().backward()
-        alone = {name: parameter.grad for name, parameter in network.named_parameters()}
-        scale = largest(alone)
-        for key, value in alone.items():
-            torch.testing.assert_close(found[key][number], value, rtol=1e-6, atol=1e-9 * scale)
+    network, whole = networks.build(job).double(), batch(job, (1, 1))
+    assert_are(gradients.by_layers(network, job)(whole), by_backward(network, job, whole))
+
+
+@pytest.mark.parametrize("name", ["UNet", "ResNet18", "ViT"])
+def test_several_images_of_a_patient_are_one_gradient_by_every_way(name, few):
+    job = job_for(name, [32, 32], **SMALL.get(name, {}))
+    network, whole = networks.build(job).double(), batch(job, (2, 1, 3))
+    expected = by_backward(network, job, whole)
+    for way in (gradients.by_layers, gradients.by_vmap):
+        assert_are(way(network, job)(whole), expected)
+    for number, one in enumerate(whole.split(1)):
+        assert_are(gradients.by_itself(network, job)(one), expected[number : number + 1])
+
+
+def test_large_layers_that_see_few_positions_are_left_as_factors():
+    job = job_for("ResNet18", [32, 32], block_inplanes=[64, 128, 256, 512])
+    found = gradients.by_layers(networks.build(job), job)(single(batch(job, (1, 1, 1, 1))))
+    taken, multiplied = sum(share.nbytes for share in found.values()), sum(v.nbytes for v in values(found).values())
+    assert taken < 0.15 * multiplied
 
 
 @pytest.mark.parametrize("name", networks.NAMES)
 def test_the_quick_way_is_taken_for_every_network(name):
     job = job_for(name, [32, 32])
     network = networks.build(job)
-    assert gradients._agree(network, job)
+    assert gradients.find_out(network, job).quick
     assert network.training
 
 
@@ -93,20 +143,17 @@ class Stack(nn.Module):
     ],
     ids=lambda layers: "-".join(type(layer).__name__ for layer in layers),
 )
-def test_every_layer_notes_what_vmap_computes(layers, job):
+def test_every_layer_notes_what_a_backward_pass_computes(layers, few):
     job = job_for("UNet", [8, 8])
-    network, task = Stack(*layers).double(), tasks.of(job)
-    images, targets = batch(job)
-    side = network(images).shape[2:]
-    targets = targets[..., : side[0], : side[1]]
-    exact = gradients.by_vmap(network, task)(images, targets)
+    network, whole = Stack(*layers).double(), batch(job, (1, 2))
+    side = network(whole.images).shape[2:]
+    whole = Batch(whole.images, whole.targets[..., : side[0], : side[1]], whole.counts)
     try:
-        found = gradients.by_layers(network, task)(images, targets)
+        found = gradients.by_layers(network, job)(whole)
     except gradients.NotCovered:
         assert layers[0].padding == "same"
         return
-    for name, value in exact.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-8, atol=1e-12)
+    assert_are(found, by_backward(network, job, whole))
 
 
 class Shared(nn.Module):
@@ -138,73 +185,108 @@ class Mixing(Shared):
         return super().forward(image - 0.1 * image.mean(0, keepdim=True))
 
 
-def test_a_layer_used_twice_has_both_gradients():
+def test_a_layer_used_twice_has_both_gradients(few):
     job = job_for("UNet", [8, 8])
-    network, task = Shared().double(), tasks.of(job)
-    exact = gradients.by_vmap(network, task)(*batch(job))
-    for name, value in gradients.by_layers(network, task)(*batch(job)).items():
-        torch.testing.assert_close(value, exact[name])
+    network, whole = Shared().double(), batch(job, (1, 2))
+    assert_are(gradients.by_layers(network, job)(whole), by_backward(network, job, whole))
 
 
 def test_a_parameter_outside_the_layers_known_is_never_missed():
     job = job_for("UNet", [8, 8])
     network = Stray()
     with pytest.raises(gradients.NotCovered, match="scale"):
-        gradients.by_layers(network, tasks.of(job))(*(part.to(torch.float32) for part in batch(job)[:1]), batch(job)[1])
-    assert not gradients._agree(network, job)
+        gradients.by_layers(network, job)(single(batch(job)))
+    assert not gradients._try(network, job).quick
 
 
 def test_networks_in_which_images_meet_are_not_taken_the_quick_way():
-    assert not gradients._agree(Mixing(), job_for("UNet", [8, 8]))
-    assert gradients._agree(Shared(), job_for("UNet", [8, 8]))
+    job = job_for("UNet", [8, 8])
+    assert not gradients._try(Mixing(), job).quick
+    assert gradients._try(Shared(), job).quick
 
 
 def test_parameters_of_now_are_used_and_none_is_left_with_a_gradient():
     job = job_for("UNet", [16, 16], channels=[4, 8], strides=[2])
-    network, task = networks.build(job).double(), tasks.of(job)
-    images, targets = batch(job)
-    for way in (gradients.by_vmap, gradients.by_layers):
-        of = way(network, task)
-        before = of(images, targets)
+    network, whole = networks.build(job).double(), batch(job)
+    for way in (gradients.by_vmap, gradients.by_layers, gradients.by_itself):
+        of = way(network, job)
+        before = values(of(whole))
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.mul_(1.5)
-        after = of(images, targets)
+        after = values(of(whole))
         assert largest({name: after[name] - before[name] for name in before}) > 1e-3
         assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_frozen_parameters_have_no_gradient_and_change_nothing_else():
     job = job_for("UNet", [16, 16], channels=[4, 8], strides=[2])
-    network, task = networks.build(job).double(), tasks.of(job)
-    every = gradients.by_layers(network, task)(*batch(job))
-    frozen, *_ = network.parameters()
+    network = networks.build(job).double()
+    every = by_backward(network, job, batch(job))
+    name, frozen = next(network.named_parameters())
     frozen.requires_grad_(requires_grad=False)
+    rest = [{key: value for key, value in alone.items() if key != name} for alone in every]
     for way in (gradients.by_vmap, gradients.by_layers):
-        found = way(network, task)(*batch(job))
-        assert len(found) == len(every) - 1
-        for name, value in found.items():
-            torch.testing.assert_close(value, every[name])
+        found = way(network, job)(batch(job))
+        assert found.keys() == rest[0].keys()
+        assert_are(found, rest)
 
 
-def test_an_image_that_is_not_finite_spoils_no_other():
-    job = job_for("UNet", [16, 16], channels=[4, 8], strides=[2])
-    network, task = networks.build(job).double(), tasks.of(job)
-    images, targets = batch(job)
-    whole = gradients.by_layers(network, task)(images, targets)
-    images[1] = torch.nan
-    for name, value in gradients.by_layers(network, task)(images, targets).items():
-        torch.testing.assert_close(value[[0, 2]], whole[name][[0, 2]])
-        assert not torch.isfinite(value[1]).all()
+def test_an_image_that_is_not_finite_spoils_no_other(few):
+    job = job_for("ResNet18", [32, 32])
+    network, whole = networks.build(job).double(), batch(job, (1, 2, 1))
+    way, without = gradients.by_layers(network, job), [0, 3]
+    expected = clipped_sum([*way(Batch(whole.images[without], whole.targets[without], (1, 1))).values()], 0.5)
+    whole.images[2] = torch.nan
+    for value, other in zip(clipped_sum([*way(whole).values()], 0.5), expected, strict=True):
+        torch.testing.assert_close(value, other)
+    whole.images[:] = torch.nan
+    assert not any(value.any() for value in clipped_sum([*way(whole).values()], 0.5))
+
+
+def test_norms_of_factors_cover_what_rounding_adds_to_their_sum():
+    """L and R are long, and all but cancel each other: in single precision the sum is off by more than it is long."""
+    from client.training.shares import Factors
+
+    random = torch.Generator().manual_seed(0)
+    left, right = torch.randn((64, 8), generator=random), 1000 + torch.randn((64, 9), generator=random)
+    left -= left.mean(0)  # what R has in common is multiplied with nothing
+    share = Factors(left, right, (64,), torch.Size([8, 9]))
+    exact = (left.double().mT @ right.double()).norm()
+    summed = share.weighted(torch.ones(1, dtype=torch.float64)).double()
+    assert float(share.squares().sqrt()) >= float(summed.norm())
+    assert float(share.squares().sqrt()) == pytest.approx(float(exact), rel=0.01)
 
 
 def test_the_output_is_the_networks_own():
     job = job_for("UNet", [16, 16], channels=[4, 8], strides=[2])
-    network = networks.build(job).double()
-    images, _ = batch(job)
-    from client.training.noting import Notes
-
-    with Notes(dict(network.named_parameters()), len(images)):
-        noted = network(images)
-    expected = functional_call(network, dict(network.named_parameters()), (images,))
+    network, whole = networks.build(job).double(), batch(job)
+    with Notes(dict(network.named_parameters()), whole):
+        noted = network(whole.images)
+    expected = functional_call(network, dict(network.named_parameters()), (whole.images,))
     torch.testing.assert_close(noted, expected)
+
+
+def single(whole: Batch) -> Batch:
+    return Batch(whole.images.float(), whole.targets, whole.counts)
+
+
+@pytest.mark.parametrize("name", ["UNet", "ResNet18", "ViT", "SegResNet", "UNETR"])
+def test_in_bfloat16_gradients_are_as_near_to_the_true_ones_as_those_of_ordinary_training(name):
+    job = job_for(name, [32, 32], **SMALL.get(name, {})).varied(training={"precision": "bfloat16"})
+    network, whole = networks.build(job), single(batch(job, (1, 2)))
+    names = [name for name, _ in network.named_parameters()]
+    found = values(gradients.of_patients(network, job)(whole))
+    assert all(value.dtype == torch.float32 for value in found.values())
+    exact = by_backward(network, job, whole)
+    with torch.autocast("cpu", torch.bfloat16):
+        ordinary = by_backward(network, job, whole)
+
+    def vector(of: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.cat([of[name].flatten() for name in names])
+
+    for number, (true, rounded) in enumerate(zip(exact, ordinary, strict=True)):
+        ours = vector({name: value[number] for name, value in found.items()})
+        error = float((ours - vector(true)).norm() / vector(true).norm())
+        theirs = float((vector(rounded) - vector(true)).norm() / vector(true).norm())
+        assert 1e-4 < error < max(0.02, 1.5 * theirs)

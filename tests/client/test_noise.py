@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from client.training.noise import Stream
+from client.training import noise
+from client.training.noise import GRAIN, Stream
 
 KEY = bytes(range(32))
 
@@ -43,6 +44,39 @@ def test_uniform_numbers_are_uniform_and_below_one():
     assert uniform.max() < 1
     assert stats.kstest(uniform, "uniform").pvalue > 1e-4
     assert Stream(KEY).random(0).shape == (0,)
+
+
+def test_a_large_draw_shares_gaussians_far_apart_and_a_small_one_none():
+    apart = noise._BLOCK // 8
+    four = Stream(KEY).normal(4 * apart).view(4, apart)
+    assert torch.equal(four.flatten(), Stream(KEY).normal(noise._BLOCK)[: 4 * apart])
+    correlations = np.corrcoef(np.vstack([four.numpy(), four.numpy() ** 2, four.numpy() ** 3]))
+    assert np.abs(correlations[:4, :4] - np.eye(4)).max() < 5 / np.sqrt(apart)
+    assert np.abs(correlations[4:8, 4:8] - np.eye(4)).max() < 5 / np.sqrt(apart)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("deviation", [0.7, 1e-6, 3000.0])
+def test_what_is_noised_is_a_whole_number_of_grains_whatever_it_was(deviation, dtype):
+    grain = 2.0 ** np.floor(np.log2(deviation * GRAIN))
+    assert GRAIN / 2 < grain / deviation <= GRAIN
+    values = torch.rand(300, 1001, dtype=dtype) * deviation
+    noised = values.clone()
+    Stream().add_to(noised, deviation)
+    whole = noised.double() / grain
+    assert torch.equal(whole, whole.round())
+    error = (noised - values).double() / deviation
+    assert abs(float(error.mean())) < 5 / error.numel() ** 0.5
+    assert abs(float(error.std()) - 1) < 5 / (2 * error.numel()) ** 0.5
+    assert stats.kstest((error + GRAIN * torch.rand_like(error)).flatten()[:20_000], "norm").pvalue > 1e-4
+
+
+def test_the_same_value_is_noised_anew_each_time():
+    stream, values = Stream(), torch.zeros(4, 1000)
+    for row in values:
+        stream.add_to(row, 1.0)
+    assert float((values[0] == values[1]).float().mean()) < 0.02
+    assert abs(np.corrcoef(values.numpy()) - np.eye(4)).max() < 5 / 1000**0.5
 
 
 def test_no_seed_reaches_it():

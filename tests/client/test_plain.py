@@ -80,6 +80,32 @@ def test_a_site_smaller_than_a_batch_trains_on_all_it_has(pictures, job, monkeyp
     assert [sorted(batch) for batch in seen] == [[0, 1, 2]] * 2
 
 
+def test_views_are_more_images_of_the_same_patients(pictures, job, monkeypatch):
+    job = job.varied(training={"views": 3, "augmentation": "light", "batch_size": 2, "images_per_patient": 2})
+    seen = []
+    original = drawing.load
+    monkeypatch.setattr(drawing, "load", lambda *args: seen.append(original(*args)) or seen[-1])
+    trained(pictures([1, 5]), job)
+    assert {sum(batch.counts) for batch in seen} == {9}
+    assert all(float(batch.share.sum()) == pytest.approx(2) for batch in seen)
+
+
+def test_in_bfloat16_parameters_stay_in_single_precision_and_the_loss_gets_smaller(pictures, job):
+    options = {"learning_rate": 0.01, "local_steps": 30, "batch_size": 8}
+    job = job.varied(training=options)
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        varied = job.varied(training={"precision": precision})
+        cohort, network = pictures([1] * 16), networks.build(varied)
+        training.train(network, cohort, varied, round=1, site_name="north", device=CPU)
+        assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+        batch = drawing.load(cohort, [drawing.Drawn(i, (0,)) for i in range(16)], job.training, None, CPU)
+        with torch.no_grad():
+            losses[precision] = float(plain.tasks.of(job).loss(network(batch.images), batch.targets).mean())
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.2)
+
+
 def test_each_patient_counts_the_same_however_many_images(pictures, job):
     job = job.varied(
         training={"local_steps": 1, "optimizer": "sgd", "learning_rate": 1.0, "batch_size": 2, "images_per_patient": 9}

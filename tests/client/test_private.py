@@ -2,16 +2,20 @@
 
 import dataclasses
 import logging
+import math
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from client import training
 from client.training import drawing, gradients, optimizers, private
-from client.training.noise import Stream
+from client.training.noise import GRAIN, Stream
+from client.training.shares import Rows
 from shared import networks, tasks
 from shared.errors import RefusalCode, Refused
+from shared.job import Job
 
 CPU = torch.device("cpu")
 ONE_STEP = {"local_steps": 1, "optimizer": "sgd", "learning_rate": 1.0, "batch_size": 1}
@@ -53,16 +57,14 @@ def clipped(gradient, norm):
 @pytest.mark.parametrize("at_once", [1, 2, 3, 100])
 def test_a_patients_gradient_is_that_of_the_mean_over_the_patients_images(pictures, private_job, at_once):
     job = private_job.varied(training={"images_per_patient": 4})
-    cohort = pictures([1, 4, 2, 1])
-    network = networks.build(job)
-    drawn = drawing.choose_images(cohort, range(4), job.training, Stream())
-    batch = drawing.load(cohort, drawn, job.training, Stream(), CPU)
-    found = private.gradients_of_patients(
-        dict(network.named_parameters()), gradients.of_images(network, job), batch, at_once
-    )
-    rows = torch.cat([value.flatten(1) for value in found.values()], dim=1)
-    for patient, row in enumerate(rows):
-        torch.testing.assert_close(row, gradient_of(network, job, cohort.data[patient]), rtol=1e-4, atol=1e-6)
+    cohort, network = pictures([1, 4, 2, 1]), networks.build(job)
+    of_patients = gradients.of_patients(network, job)
+    for number, pairs in enumerate(cohort.data):
+        drawn = drawing.choose_images(cohort, [number], job.training, Stream())
+        batch = drawing.load(cohort, drawn, job.training, Stream(), CPU)
+        found = private.gradients_of_patients(of_patients, batch, at_once)
+        row = torch.cat([found[name].rows().values.flatten() for name, _ in network.named_parameters()])
+        torch.testing.assert_close(row, gradient_of(network, job, pairs), rtol=1e-4, atol=1e-6)
 
 
 def test_one_step_is_the_sum_of_clipped_gradients_over_the_public_divisor(pictures, one_step):
@@ -86,12 +88,113 @@ def test_removing_a_patient_changes_the_sum_by_no_more_than_the_clipping_norm(pi
     assert float((moved(cohort, one_step) - moved(without, one_step)).norm()) <= 0.5 * 1.001
 
 
-def test_patients_in_many_small_groups_give_the_same_step(pictures, one_step, monkeypatch):
-    job = one_step.varied(training={"images_per_patient": 3})
-    cohort = pictures([1, 2, 3, 1, 3, 1])
-    together = moved(cohort, job)
-    monkeypatch.setattr(private, "_MOST_IMAGES", 16 * 16 * 2)  # two images at a time
-    torch.testing.assert_close(moved(cohort, job), together, rtol=1e-3, atol=1e-6)
+class Cramped(nn.Module):
+    """A network that runs out of memory at more images than there is room for, as often as it is tried."""
+
+    def __init__(self, network: nn.Module, room: int, error: Exception) -> None:
+        super().__init__()
+        self.network, self.room, self.error = network, room, error
+        self.passes: list[int] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.passes.append(len(images))
+        if len(images) > self.room:
+            raise self.error
+        return self.network(images)
+
+
+@pytest.mark.parametrize("images_each", [1, 3])
+@pytest.mark.parametrize("room", [1, 2, 5])
+def test_a_pass_without_memory_is_made_again_in_halves_and_gives_the_same_step(
+    pictures, one_step, room, images_each, monkeypatch
+):
+    job = one_step.varied(training={"images_per_patient": images_each, "seed": room})  # what is found out is remembered
+    cohort = pictures([1, 2, 3, 1, 3, 1, 1])
+    monkeypatch.setattr(private, "Stream", lambda: Stream(bytes(32)))  # whatever it draws twice would be seen
+    roomy = moved(cohort, job, noise_multiplier=1.0)
+    cramped = Cramped(networks.build(job), room, torch.OutOfMemoryError("CUDA out of memory"))
+    change = moved(cohort, job, noise_multiplier=1.0, network=cramped)
+    grain = 2.0 ** math.floor(math.log2(0.5 * GRAIN))
+    torch.testing.assert_close(change, roomy, rtol=0, atol=1.01 * grain)
+    assert float((change - roomy).abs().mean()) < 0.01 * grain  # the same sum, rounded to the same grain
+    assert max(cramped.passes) > room
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_where_one_image_is_too_many_the_round_is_refused(pictures, one_step, error):
+    with pytest.raises(Refused, match="memory") as refused:
+        moved(pictures([1, 2]), one_step, network=Cramped(networks.build(one_step), 0, error))
+    assert refused.value.code == RefusalCode.FAILED
+
+
+def test_another_error_in_a_pass_is_not_taken_for_a_lack_of_memory(pictures, one_step):
+    job = one_step.varied(training={"seed": 9})
+    network = Cramped(networks.build(job), 2, RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        moved(pictures([1, 2, 1]), job, network=network)
+
+
+@pytest.mark.parametrize("images_each", [1, 3])
+def test_all_views_of_a_patients_images_are_one_gradient(pictures, one_step, images_each):
+    job = one_step.varied(training={"images_per_patient": images_each, "views": 4, "augmentation": "light"})
+    cohort = pictures([3])
+    batch = drawing.load(cohort, [drawing.Drawn(0, tuple(range(images_each)))], job.training, Stream(), CPU)
+    assert batch.counts == (4 * images_each,)
+    assert len(torch.unique(batch.images.flatten(1), dim=0)) == 4 * images_each  # each by itself
+    network = networks.build(job)
+    found = gradients.of_patients(network, job)(batch)
+    row = torch.cat([found[name].rows().values.flatten() for name, _ in network.named_parameters()])
+    pairs = list(zip(batch.images, batch.targets, strict=True))
+    torch.testing.assert_close(row, gradient_of(network, job, pairs), rtol=1e-4, atol=1e-6)
+
+
+def test_a_patient_in_many_views_moves_the_model_no_further_than_the_clipping_norm(pictures, one_step):
+    job = one_step.varied(
+        training={"images_per_patient": 5, "views": 8, "augmentation": "light"}, privacy={"clipping_norm": 0.01}
+    )
+    assert float(moved(pictures([40]), job).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["UNet", "ViT"])
+def test_in_bfloat16_a_patient_still_moves_the_model_no_further_than_the_clipping_norm(pictures, one_step, name):
+    job = one_step.varied(training={"precision": "bfloat16"}, privacy={"clipping_norm": 0.01})
+    if name == "ViT":
+        data = job.model_dump(mode="json", exclude_none=True)
+        job = Job.from_dict({**data, "task": "classification", "network": {"name": "ViT", "patch_size": [8, 8]}})
+    cohort, without = pictures([1, 1, 1], job), pictures([1, 1, 1], job)
+    del without.data[1]
+    for patient in cohort.data:
+        alone = pictures([1], job)
+        alone.data = [patient]
+        assert float(moved(alone, job).norm()) == pytest.approx(0.01, rel=1e-4)
+    together, fewer = moved(cohort, job), moved(without, job)
+    assert together.dtype == torch.float32
+    assert float((together - fewer).norm()) == pytest.approx(0.01, rel=0.02)
+
+
+def test_the_noised_sum_is_a_multiple_of_a_grain_that_no_data_move(pictures, one_step):
+    network = networks.build(one_step)
+    optimizer = private.PatientOptimizer(
+        optimizers.fresh(one_step.training, network.parameters()),
+        noise_multiplier=3.0,
+        max_grad_norm=0.5,
+        expected_batch_size=1,
+        stream=Stream(),
+    )
+    batch = drawing.load(pictures([1, 1]), [drawing.Drawn(0, (0,))], one_step.training, Stream(), CPU)
+    optimizer.take(dict(network.named_parameters()), gradients.of_patients(network, one_step)(batch))
+    optimizer.step()
+    grain = 2.0**-7  # of 1.5 the 128th, and down to a power of two
+    for parameter in network.parameters():
+        assert (parameter.grad / grain == (parameter.grad / grain).round()).all()
 
 
 def test_a_gradient_that_is_not_finite_counts_as_none(pictures, one_step):
@@ -105,7 +208,7 @@ def test_a_gradient_that_is_not_finite_counts_as_none(pictures, one_step):
 def test_a_draw_of_nobody_still_takes_a_noisy_step(pictures, one_step):
     job = one_step.varied(privacy={"sample_rate": 1e-12})
     change = moved(pictures([1, 1]), job, noise_multiplier=2.0)
-    assert (change != 0).all()
+    assert float((change != 0).float().mean()) > 0.97  # it is rounded: a few may be 0
     assert float(change.std()) == pytest.approx(2.0 * 0.5, rel=0.15)
 
 
@@ -132,7 +235,7 @@ def test_no_seed_of_the_job_or_of_torch_repeats_noise_or_draw(pictures, one_step
         torch.manual_seed(1)
         np.random.seed(1)
         changes.append(moved(pictures([1, 1]), one_step, noise_multiplier=1.0))
-    assert not torch.isclose(changes[0], changes[1], rtol=1e-6, atol=0).any()
+    assert float(torch.isclose(changes[0], changes[1], rtol=1e-6, atol=0).float().mean()) < 0.03  # rounded, some meet
 
 
 def test_patients_are_drawn_independently_with_the_public_rate(pictures, private_job, monkeypatch):
@@ -151,7 +254,9 @@ def test_patients_are_drawn_independently_with_the_public_rate(pictures, private
 def test_adam_gets_the_same_noised_gradient(pictures, one_step):
     job = one_step.varied(training={"optimizer": "adam", "learning_rate": 0.01})
     change = moved(pictures([1, 1]), job, noise_multiplier=1.0)
-    torch.testing.assert_close(change.abs(), torch.full_like(change, 0.01), rtol=1e-2, atol=1e-4)
+    size = change.abs()[change != 0]
+    assert len(size) > 0.97 * len(change)
+    torch.testing.assert_close(size, torch.full_like(size, 0.01), rtol=1e-2, atol=1e-4)
 
 
 def test_frozen_parameters_stay_and_nothing_of_a_patient_stays_with_the_others(pictures, one_step):
@@ -205,7 +310,7 @@ def test_the_optimiser_refuses_gradients_of_other_shapes(pictures, one_step):
         stream=Stream(),
     )
     with pytest.raises(KeyError):
-        optimizer.take(dict(network.named_parameters()), {"w": torch.zeros(1, 3)}, last=True)
+        optimizer.take(dict(network.named_parameters()), {"w": Rows(torch.zeros(1, 3))})
 
 
 def test_drawn_images_are_different_ones_of_the_patient(pictures, private_job):

@@ -72,6 +72,9 @@ def test_another_meaning_is_another_digest(change):
         ({"training": {"learning_rate": 0}}, "[training] learning_rate"),
         ({"training": {"local_steps": 3, "local_epochs": 1}}, "training"),
         ({"training": {"class_weights": [1.0]}}, "class_weights"),
+        ({"training": {"views": 4}}, "training"),
+        ({"training": {"views": 0, "augmentation": "light"}}, "[training] views"),
+        ({"training": {"precision": "float16"}}, "[training] precision"),
         ({"privacy": {"mode": "none", "epsilon": 8}}, "privacy"),
         ({"privacy": {"epsilon": -1}}, "[privacy] epsilon"),
         ({"privacy": {"epsilon": 8}, "federation": {"weights": "patients"}}, "weights"),
@@ -94,6 +97,20 @@ def test_privacy_is_never_left_out_silently():
     data = {key: value for key, value in MINIMAL.items() if key != "privacy"}
     with pytest.raises(BadInput, match=r'mode = "none"'):
         Job.from_dict(data)
+
+
+def test_views_go_with_an_augmentation():
+    assert with_(training={"views": 4, "augmentation": "light"}).training.views == 4
+    with pytest.raises(BadInput, match="views = 4 needs an augmentation"):
+        with_(training={"views": 4})
+
+
+@pytest.mark.parametrize(
+    "loss", ["batch_dice", "generalized_dice", "contrastive", "focal", ["dice", "ce"], {"batch": 1}]
+)
+def test_a_loss_that_could_mix_patients_cannot_be_chosen(loss):
+    with pytest.raises(BadInput, match=r"\[training\] loss"):
+        with_(training={"loss": loss})
 
 
 def test_a_window_chooses_its_intensity():

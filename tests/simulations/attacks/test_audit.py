@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from client.training import private
+from client.training.drawing import Batch
 from client.training.noise import Stream
 from client.training.private import PatientOptimizer
 from shared import accounting, console
@@ -44,9 +45,10 @@ def no_clipping(monkeypatch):
 
 
 def image_as_the_unit(monkeypatch):
-    monkeypatch.setattr(
-        private, "gradients_of_patients", lambda _, of_images, batch, __: of_images(batch.images, batch.targets)
-    )
+    def of_images(of_patients, batch, at_once):
+        return of_patients(Batch(batch.images, batch.targets, (1,) * len(batch.images)))
+
+    monkeypatch.setattr(private, "gradients_of_patients", of_images)
 
 
 def test_the_mechanism_as_it_is_passes(audited, settled):

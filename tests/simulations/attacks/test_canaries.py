@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from client.training import gradients, private
+from client.training.drawing import Batch
 from client.training.noise import Stream
-from shared import accounting, tasks
+from shared import accounting
 from simulations.attacks.canaries import Canaries, ImageIsGradient, job_on, updates
 
 NOBODY = np.array([], dtype=np.int64)
@@ -18,9 +19,10 @@ def test_the_gradient_of_an_image_is_half_of_it_whatever_the_parameters(audited,
     network = ImageIsGradient(16)
     torch.nn.init.normal_(network.weight, std=100.0)
     images = torch.randn(3, 1, 4, 4)
-    (found,) = way(network, tasks.of(job_on(audited, 16)))(images, torch.tensor([0, 1, 0])).values()
+    batch = Batch(images, torch.tensor([0, 1, 0]), (1, 1, 1))
+    (found,) = way(network, job_on(audited, 16))(batch).values()
     expected = torch.tensor([-0.5, 0.5, -0.5]).view(3, 1, 1) * images.flatten(1)[:, None]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.rows().values, expected)
 
 
 def test_what_is_audited_of_the_job_stays_as_it_is(audited):
