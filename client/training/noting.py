@@ -147,7 +147,7 @@ def _group_norm(
     eps: float = 1e-5,
 ) -> Tensor | None:
     return (
-        _apply(layers.GroupNorm, notes, of_sums(input), weight, bias, num_groups, eps)
+        _apply(layers.GroupNorm, notes, input, weight, bias, num_groups, eps)
         if notes.concerns(input, weight, bias)
         else None
     )
@@ -166,7 +166,7 @@ def _instance_norm(
 ) -> Tensor | None:
     if running_mean is not None or not use_input_stats or not notes.concerns(input, weight, bias):
         return None
-    return _apply(layers.GroupNorm, notes, of_sums(input), weight, bias, input.shape[1], eps)
+    return _apply(layers.GroupNorm, notes, input, weight, bias, input.shape[1], eps)
 
 
 def _layer_norm(

@@ -102,8 +102,9 @@ def test_it_sees_of_an_epsilon_of_eight_what_a_gaussian_shows(audited, settled):
 
 
 @pytest.fixture
-def command(capsys, tmp_path):
+def command(capsys, tmp_path, monkeypatch):
     """Runs insitu-sim audit on a job: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow table folds its headings
 
     def run(job, *options) -> tuple[int, str, str]:
         file = tmp_path / "job.toml"
