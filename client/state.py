@@ -55,7 +55,9 @@ def summary(home: Path) -> dict[str, Any]:
         return facts
     # What a process said before it was started anew says nothing about the one that runs now.
     started = daemon.get("supernode", {})
-    supernode = supernode if supernode.get("pid") == started.get("pid") else {}
+    if supernode.get("pid") != started.get("pid"):
+        # Nothing but why the one before was not let in, which the next has to find out anew: it ends and comes back.
+        supernode = {"problem": supernode.get("problem")}
     executor = executor if executor.get("pid") == daemon.get("executor", {}).get("pid") else {}
     contact = supernode.get("contact")
     working = executor.get("working")

@@ -10,7 +10,7 @@ site.toml may lower it at any time; only `raise_budget`, an entry too, raises it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 from pydantic import ValidationError
@@ -53,10 +53,13 @@ class Ledger:
             Refused: `over_budget`, if everything charged to the split together with this would exceed the budget;
                 `ledger`, if the file cannot be written or trusted.
         """
-        noise_multiplier, sample_rate, steps = charge
         with self.writing() as books:
             taken = sum(steps for *_, steps in books.history(dataset, split, job=of.job, run=of.run))
-            self._check(books, charge, planned - taken, dataset, split)
+            noise_multiplier, sample_rate, steps = charge
+            # First whether all that is left of the run fits: the answer is the same for every round of it, so that it
+            # is worked out once.
+            rest = (noise_multiplier, sample_rate, max(steps, planned - taken))
+            self._check(books, (rest, charge), dataset, split)
             if books.budget(dataset) is None:
                 rules = self.in_force(books, dataset)
                 reason = "as site.toml had it when the dataset was first charged"
@@ -77,12 +80,14 @@ class Ledger:
             )
 
     def check(self, dataset: str, charge: Charge, *, planned: int, split: str = SPLIT) -> None:
-        """Whether the first round of a new run could be charged; nothing is.
+        """Whether a new run could be charged as a whole; nothing is.
 
         Raises:
             Refused: as `reserve`.
         """
-        self._check(self.read(), charge, planned, dataset, split)
+        noise_multiplier, sample_rate, steps = charge
+        whole = (noise_multiplier, sample_rate, max(steps, planned))
+        self._check(self.read(), (whole,), dataset, split)
 
     def settle(self, of: Round) -> None:
         """Note that the reply of a reserved round is stored. It is charged either way.
@@ -226,17 +231,12 @@ class Ledger:
         except OSError as error:
             raise journal.unreachable(self.file, error) from None
 
-    def _check(self, books: Books, charge: Charge, planned: int, dataset: str, split: str) -> None:
-        """Refuse a charge that does not fit into the budget beside everything charged before.
-
-        Whether all that is left of the run fits is asked first: the answer is the same for every round of it, so that
-        it is worked out once.
-        """
-        noise_multiplier, sample_rate, steps = charge
+    def _check(self, books: Books, either: Sequence[Charge], dataset: str, split: str) -> None:
+        """Refuse where none of these charges fits into the budget beside everything charged before."""
+        noise_multiplier, sample_rate, steps = either[-1]
         budget = self.in_force(books, dataset)
         everything = books.history(dataset, split)
-        rest = (noise_multiplier, sample_rate, max(steps, planned))
-        for more in (rest, charge):
+        for more in either:
             if accounting.within([*everything, more], delta=budget.delta, epsilon=budget.epsilon):
                 return
         spent = accounting.epsilon(everything, delta=budget.delta)

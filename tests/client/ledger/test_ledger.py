@@ -47,6 +47,12 @@ def test_a_job_that_does_not_fit_whole_trains_the_rounds_that_fit(ledger):
     assert ledger.spent("data") == pytest.approx(5.98, abs=0.01)
 
 
+def test_a_job_that_does_not_fit_whole_is_not_begun(ledger):
+    ledger.check("data", CHARGE, planned=7 * CHARGE[2])
+    refused(RefusalCode.OVER_BUDGET, ledger.check, "data", CHARGE, planned=8 * CHARGE[2])
+    assert ledger.history("data") == []
+
+
 def test_the_same_round_again_is_another_charge(ledger):
     assert reserve(ledger) != reserve(ledger)
     assert ledger.history("data") == [(1.0, 0.1, 20)]
