@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from shared.errors import InsituError
+from shared.errors import BadInput, InsituError
 
 Home = Annotated[Path, typer.Option("--home", envvar="INSITU_HOME", help="The home folder.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -48,7 +48,8 @@ def run(application: typer.Typer, arguments: Sequence[str] | None = None) -> NoR
         if error.errno not in _OPERATORS_OWN:
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
-        fail(f"{where}{error.strerror}", InsituError.exit_code)
+        wrong_path = error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST)
+        fail(f"{where}{error.strerror}", (BadInput if wrong_path else InsituError).exit_code)
     sys.exit(0)
 
 

@@ -56,7 +56,10 @@ def _duration(value: object) -> object:
     match = _DURATION.fullmatch(value.strip())
     if match is None:
         raise ValueError(f'got {value!r}, expected a number and a unit, as "90s", "30m", "2h" or "1d"')
-    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    try:
+        return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    except OverflowError:
+        raise ValueError(f"got {value!r}, which is longer than anybody waits") from None
 
 
 def _plain_number(value: float) -> int | float:
@@ -364,6 +367,8 @@ class Job(_Section):
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise BadInput(f"not valid TOML: {error}", file=file) from None
+        except (RecursionError, ValueError):  # a thousand brackets, a number of a thousand digits
+            raise BadInput("not valid TOML: nested too deeply, or a number too long", file=file) from None
         return cls.from_dict(data, file=file)
 
     @classmethod
@@ -388,7 +393,7 @@ class Job(_Section):
             BadInput: if it is missing, unreadable, or wrong.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             raise BadInput("no such file; expected a job in TOML", file=path) from None
         except (OSError, UnicodeDecodeError) as error:

@@ -72,7 +72,7 @@ def phantoms(
             progress=lambda: progress.advance(bar),
         )
     job_file = folder / "job.toml"
-    job_file.write_text(synthetic.job(task.value).to_toml(), encoding="utf-8")
+    job_file.write_text(synthetic.job(task.value, sites=sites).to_toml(), encoding="utf-8")
     console.say(f"{len(written)} hospitals in {folder}; a job for them in {job_file}")
 
 
@@ -182,6 +182,8 @@ def _compare(
     job = Job.load(job_file)
     submission.check(job, file=job_file)
     hospitals.found(data)
+    if out.resolve().is_relative_to(data.resolve()):
+        raise BadInput(f"is inside {data}, where every folder is a hospital; choose another", file=out)
     _begin(out)
     with console.progress() as progress:
         started = time.monotonic()

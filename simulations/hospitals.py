@@ -14,8 +14,10 @@ from pathlib import Path
 
 from rich.progress import Progress, TaskID
 
+from client.data.records import Summary
 from client.data.registry import Registry, pooled
 from client.site import SITE_NAME, DatasetRules, Policy, Site, SiteConfig
+from shared import console
 from shared.errors import BadInput
 
 DATASET = "data"
@@ -60,15 +62,28 @@ def admit(data: Path, homes: Path, *, progress: Progress) -> dict[str, Site]:
         site = _create(homes / name, name)
         manifest = folder / "manifest.csv"
         labels = folder / _LABELS
-        Registry(site).add(
+        summary = Registry(site).add(
             DATASET,
             manifest if manifest.exists() else folder,
             labels=labels if labels.exists() and not manifest.exists() else None,
             progress=partial(_show, progress, task),
         )
         progress.update(task, completed=1, total=1)
+        if summary.left_out:
+            _say_what_was_left_out(site, summary)
         sites[name] = site
     return sites
+
+
+def _say_what_was_left_out(site: Site, summary: Summary) -> None:
+    """Nobody asks a virtual hospital for its list: it is said at once, by reason, each with its first file."""
+    first: dict[str, tuple[int, str]] = {}
+    for one in Registry(site).left_out(DATASET):
+        count, file = first.get(one.reason, (0, one.file))
+        first[one.reason] = count + 1, file
+    console.say(f"{site.name}: {summary.left_out} of {summary.used + summary.left_out} files left out:")
+    for reason, (count, file) in sorted(first.items(), key=lambda found: -found[1][0]):
+        console.say(f"  {count} × {reason}; the first is {file}")
 
 
 def _show(progress: Progress, task: TaskID, done: int, total: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from client.data.loading import Cohort
+from client.data.registry import Registry
 from client.ledger import Ledger
 from client.site import Site
 from server import report
@@ -41,6 +42,7 @@ def summarise(arm: Arm, sites: Mapping[str, Site], *, engine: str, arms: Mapping
         "sites": {
             name: {
                 "patients": figures.patients(job, site),
+                "files": Registry(site).summary(DATASET)["files"],
                 "before": before[name],
                 "after": arm.figures[name],
                 "privacy": _privacy(arm, site),

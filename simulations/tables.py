@@ -33,12 +33,13 @@ def _hospitals(summary: Mapping[str, Any], main: str) -> list[dict[str, object]]
         row = {
             "hospital": name,
             "patients (train, validation, test)": list(site["patients"].values()),
+            "files left out": site["files"]["left_out"],
             "ε spent": f"{privacy['epsilon']:.2f} (δ = {privacy['delta']:g})" if privacy else "no privacy",
             f"{main} before": site["before"].get(main),
             "after": site["after"].get(main),
         }
         if f"alone:{name}" in arms:
-            row["its own model alone"] = arms[f"alone:{name}"]["sites"][name].get(main)
+            row["its own model alone, at home"] = arms[f"alone:{name}"]["sites"][name].get(main)
         rows.append(row)
     return rows
 

@@ -5,7 +5,8 @@ A comment before a block says what becomes of it:
     <!-- step 3 -->                     its lines that begin with `$ ` are run as the third
     <!-- step 3, again with a=b -->     and once more, with `b` for the word `a`
     <!-- file job.toml -->              it is what job.toml holds
-    <!-- checkout -->                   `make` in the checkout: the recipes are looked at; CI runs them
+    <!-- checkout -->                   `make` in the checkout: the recipes are looked at; `make test` is what
+                                        runs this, and tests/simulations/test_demonstration.py what `make demo` does
 
 A line that ends in `&` goes on until the end. The port, the coordinator's name, `ca.pem` and `RUN` are replaced by ones
 that are there.

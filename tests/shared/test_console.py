@@ -79,7 +79,7 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
         ("failed", 1, "error: it went wrong\n"),
         ("refused", 3, "error: refused (over_budget): nothing left\n"),
         ("interrupted", 130, ""),
-        ("unreadable", 1, "error: /nowhere/at/all: No such file or directory\n"),
+        ("unreadable", 2, "error: /nowhere/at/all: No such file or directory\n"),
     ],
 )
 def test_an_error_is_one_line_on_stderr_and_its_exit_code(command, code, line):

@@ -79,6 +79,7 @@ def test_another_meaning_is_another_digest(change):
         ({"privacy": {"epsilon": -1}}, "[privacy] epsilon"),
         ({"privacy": {"epsilon": 8}, "federation": {"weights": "patients"}}, "weights"),
         ({"federation": {"round_deadline": "soon"}}, "[federation] round_deadline"),
+        ({"federation": {"round_deadline": "99999999999999d"}}, "[federation] round_deadline"),
         ({"federation": {"rounds": 0}}, "[federation] rounds"),
         ({"task": "classification", "training": {"loss": "dice"}}, "loss"),
         ({"network": {}}, "[network] name: is missing"),
@@ -91,6 +92,17 @@ def test_a_mistake_is_named_by_file_and_field(change, field):
     assert str(error.value).startswith("job.toml: ")
     assert field in str(error.value)
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 3000, "x = " + "9" * 5000, "x = [", "\0"])
+def test_a_file_that_is_no_toml_is_said_to_be_none(text):
+    with pytest.raises(BadInput, match=r"^job\.toml: not valid TOML"):
+        Job.from_toml(text, file="job.toml")
+
+
+def test_a_job_saved_with_a_byte_order_mark_is_the_same_job(tmp_path, job):
+    (tmp_path / "job.toml").write_text(job.to_toml(), encoding="utf-8-sig")
+    assert Job.load(tmp_path / "job.toml").digest == job.digest
 
 
 def test_privacy_is_never_left_out_silently():

@@ -148,6 +148,29 @@ def test_a_mask_value_outside_the_classes_is_named(command, job_file, data, tmp_
     assert "7" in error
 
 
+def test_what_is_left_out_is_said_and_counted(command, job_file, data, tmp_path):
+    files = list((data / "north").glob("*.png"))
+    for number in (3, 4):
+        file = data / "north" / f"{number}.png"
+        file.write_bytes(file.read_bytes()[:60])
+    code, printed, error = command("run", job_file, "--data", data, "--out", tmp_path / "out")
+    assert code == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["sites"]["north"]["files"] == {"used": len(files) - 4, "left_out": 4}  # the masks have no image
+    assert summary["sites"]["east"]["files"]["left_out"] == 0
+    assert "north: 4 of 80 files left out" in error
+    assert "3.png" in error
+    assert "files left out" in " ".join(printed.split())
+    assert "4 files left out" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_an_out_folder_among_the_hospitals_is_refused(command, job_file, data):
+    code, _, error = command("run", job_file, "--data", data, "--out", data / "out")
+    assert code == 2
+    assert "is inside" in error
+    assert not (data / "out").exists()
+
+
 def test_an_out_folder_in_use_is_left_as_it_is(command, job_file, hospitals, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

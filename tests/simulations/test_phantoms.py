@@ -3,6 +3,11 @@
 import csv
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from functools import cache
 from importlib import resources
@@ -332,6 +337,23 @@ def test_the_proposed_job_is_private_and_fits_the_phantoms(task: str) -> None:
     assert job.task == task
     assert job.privacy.epsilon == 8
     assert job.images.dimensions == len(phantoms.SIZES[task])
+
+
+def test_all_hospitals_that_are_written_take_part_in_the_proposed_job() -> None:
+    assert phantoms.job("segmentation", sites=2).federation.min_sites == 2
+
+
+def test_an_interrupt_ends_the_writing_at_once(tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("insitu-sim"), "phantoms", tmp_path / "many", "--patients", "2000"]
+    writing = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("many/*/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(writing.pid, signal.SIGINT)  # as a terminal does, to all of its processes
+    _, said = writing.communicate(timeout=30)
+    assert writing.returncode == 130
+    assert b"Traceback" not in said
 
 
 # Shapes
