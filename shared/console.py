@@ -26,7 +26,7 @@ from shared.errors import BadInput, InsituError
 Home = Annotated[Path, typer.Option("--home", envvar="INSITU_HOME", help="The home folder.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 
 def app(help: str) -> typer.Typer:
@@ -43,7 +43,7 @@ def run(application: typer.Typer, arguments: Sequence[str] | None = None) -> NoR
     except InsituError as error:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except OSError as error:
         if error.errno not in _OPERATORS_OWN:
             raise

@@ -7,8 +7,12 @@ where it runs and to report to Ray's makers, if only that reports are switched o
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import ray._private.services
@@ -20,6 +24,7 @@ from flwr.simulation import run_simulation
 import client.app
 import server.app
 from server.store import Store
+from shared import console
 
 _NODES = "nodes.json"
 
@@ -68,14 +73,28 @@ def on_ray(homes: Mapping[str, Path], store: Store, run: str) -> None:
         except BaseException as error:  # Flower's engine would only log it
             failures.append(error)
 
-    run_simulation(
-        server_app=server_app,
-        client_app=_ClientAppAtHome(nodes_file),
-        num_supernodes=len(homes),
-        backend_config={
-            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {"include_dashboard": False, "log_to_driver": False},
-        },
-    )
+    with _ended_by_an_interrupt():
+        run_simulation(
+            server_app=server_app,
+            client_app=_ClientAppAtHome(nodes_file),
+            num_supernodes=len(homes),
+            backend_config={
+                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                "init_args": {"include_dashboard": False, "log_to_driver": False},
+            },
+        )
     if failures:
         raise failures[0]
+
+
+@contextmanager
+def _ended_by_an_interrupt() -> Iterator[None]:
+    """Ctrl-C ends this process as it stands, and with it, within seconds, Ray's: Flower would wait for the ServerApp's thread first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(console.INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
