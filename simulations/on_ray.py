@@ -89,7 +89,7 @@ def on_ray(homes: Mapping[str, Path], store: Store, run: str) -> None:
 
 @contextmanager
 def _ended_by_an_interrupt() -> Iterator[None]:
-    """Ctrl-C ends this process as it stands, and with it, within seconds, Ray's: Flower would wait for the ServerApp's thread first."""
+    """Ctrl-C ends this process as it stands, and within seconds Ray's: Flower would wait for the ServerApp's thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

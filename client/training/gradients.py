@@ -161,12 +161,18 @@ def _try(network: nn.Module, job: Job) -> Found:
     """
     full = job.varied(training={"precision": "float32"})
     two, was_training = _random(job, next(network.parameters()).device), network.training
+
+    def by(way: Callable[[nn.Module, Job], GradientsOfPatients], batch: Batch) -> Shares:
+        found = way(network, full)(batch)
+        memory.give_back()
+        return found
+
     network.eval()  # dropout draws anew each time
     try:
         kept = _kept(network, two.images[:1])
-        each = [by_itself(network, full)(one) for one in two.split(1)]
+        each = [by(by_itself, one) for one in two.split(1)]
         try:
-            both = by_layers(network, full)(two)
+            both = by(by_layers, two)
         except (NotCovered, RuntimeError):  # it may also be that there is memory for one of them only
             both = {}
     except Exception as error:
@@ -203,6 +209,7 @@ def _kept(network: nn.Module, image: Tensor) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = network(image)
     del output  # not sooner: what has been freed may come again at the same address
+    memory.give_back()
     return sum(kept.values())
 
 

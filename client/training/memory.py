@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import torch
@@ -55,6 +56,13 @@ def available(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     return min([left_of_machine(), *left_of_groups()])
+
+
+def give_back() -> None:
+    """Hand what has been freed back to the system: glibc keeps it in pieces that other passes may not fit into."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def ran_out(error: BaseException) -> bool:

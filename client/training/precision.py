@@ -21,6 +21,11 @@ def of_products(tensor: Tensor) -> Tensor:
     return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
 
 
+def of_group_norms(tensor: Tensor) -> Tensor:
+    """The tensor in the precision in which autocast normalises groups: on a GPU single, on a processor its own."""
+    return of_sums(tensor) if tensor.is_cuda else tensor
+
+
 def of_sums(tensor: Tensor) -> Tensor:
     """The tensor in the precision in which many numbers are added up: single, or double if it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

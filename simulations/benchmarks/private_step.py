@@ -18,7 +18,6 @@ to it. The two classifiers, as wide as they were published and at eight images o
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import time
 import warnings
@@ -34,6 +33,7 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
 from client.training import drawing, optimizers, plain, private
+from client.training.memory import give_back
 from client.training.noise import Stream
 from shared import networks, tasks
 from shared.job import Job
@@ -229,7 +229,7 @@ def _memory(kind: str, *, forget: bool = False) -> int:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated()
     if forget:
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed would hide what the steps take
+        give_back()  # what was freed would hide what the steps take
         with open("/proc/self/clear_refs", "w") as peak:
             peak.write("5")
     with open("/proc/self/status") as status:
