@@ -162,7 +162,7 @@ name = "UNet"
 channels = [8, 16, 32]
 strides = [2, 2]
 [training]
-learning_rate = 0.006
+learning_rate = 0.008
 local_steps = 15
 batch_size = 28
 [privacy]
@@ -171,7 +171,7 @@ delta = 1e-4
 sample_rate = 0.3
 clipping_norm = 0.2
 [federation]
-rounds = 8
+rounds = 10
 min_sites = 3
 """,
     "classification": """
