@@ -4,9 +4,12 @@ HOME/
   site.toml          the hospital's configuration and policy; only the operator writes it
   keys/secret        32 bytes: names patients and splits them; never leaves
   keys/site.pem      the site's private key (P-384); keys/site.pub is what the coordinator gets
+  keys/record.pem    the key that signs the record (Ed25519)
   registry.sqlite    the datasets: patients, images, labels, and what was left out
+  jobs.sqlite        the jobs that were offered, and what the operator said of each
   ledger.sqlite      the privacy budget
-  witness/           how far the ledger had got, outside of it
+  record.jsonl       what left, what was refused, what the operator decided (client.audit)
+  witness/           how far the ledger and the record had got, outside of them
   cache/             preprocessed images
   replies/           what was answered, kept so that the same question gets the same bytes
   log/               the daemon's logs
@@ -50,24 +53,76 @@ class Coordinator(_Section):
     ca: str = "ca.pem"
 
 
+class Supernode(_Section):
+    """The SuperNode, where another user of this machine runs it; without this section the site's daemon does.
+
+    Attributes:
+        folder: the SuperNode's own; `insitu-client separate` makes it, and writes this section.
+    """
+
+    folder: Annotated[str, Field(pattern=r"^/")]
+
+
+Hours = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")]
+Task = Literal["segmentation", "classification"]
+
+
 class Policy(_Section):
-    """What this hospital allows. Everything else is refused.
+    """What this hospital allows. Everything else is refused, whoever approves it.
 
     Attributes:
         tasks: that may be trained here.
+        networks: names of the networks that may be trained here; `*` stands for anything.
+        max_parameters: of a network.
+        max_rounds: of one run.
         privacy_required: refuse jobs with `mode = "none"`.
         max_epsilon_per_job: refuse jobs that declare more.
+        secure_aggregation_required: refuse jobs under which the coordinator sees this site's own update.
         min_sites: refuse jobs that would count a round of fewer sites.
         min_patients: training patients below which nothing is trained, and below which figures are withheld.
+        hours: of the day, in local time, in which work may begin, as `22:00-06:00`; none for any time.
+        max_minutes: of one message's work (a round's training and figures); what takes longer is given up.
+        max_memory: of the process that trains, in GB of memory of its own; none for what the machine has.
+        max_update_norm: L2 norm of what training changed in the model; a larger change does not leave.
+        decimals: of the figures that leave.
         threads: of the processor that training may use; 0 for half of the processors.
+        gpu_share: of a GPU's memory that training may use.
     """
 
-    tasks: tuple[Literal["segmentation", "classification"], ...] = ("segmentation", "classification")
+    tasks: tuple[Task, ...] = ("segmentation", "classification")
+    networks: tuple[str, ...] = ("*",)
+    max_parameters: Annotated[int, Field(ge=1)] = 100_000_000
+    max_rounds: Annotated[int, Field(ge=1)] = 1000
     privacy_required: bool = True
     max_epsilon_per_job: Positive = 10.0
+    secure_aggregation_required: bool = False
     min_sites: Annotated[int, Field(ge=1)] = 2
     min_patients: Annotated[int, Field(ge=1)] = 5
+    hours: tuple[Hours, ...] = ()
+    max_minutes: Positive = 720.0
+    max_memory: Positive | None = None
+    max_update_norm: Positive = 1000.0
+    decimals: Annotated[int, Field(ge=0, le=6)] = 3
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    gpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Approval(_Section):
+    """A rule by which the operator says yes in advance: to every run of every job that fits all of it.
+
+    It widens nothing: what the policy refuses stays refused. A rule that says nothing fits every job.
+
+    Attributes:
+        jobs: names of jobs; `*` stands for anything.
+        tasks: of the job.
+        max_epsilon: that the job may declare; a job without privacy does not fit a rule with this.
+        max_rounds: of the job.
+    """
+
+    jobs: tuple[str, ...] = ("*",)
+    tasks: tuple[Task, ...] = ("segmentation", "classification")
+    max_epsilon: Positive | None = None
+    max_rounds: Annotated[int, Field(ge=1)] | None = None
 
 
 class DatasetRules(_Section):
@@ -92,17 +147,24 @@ class SiteConfig(_Section):
         name: of the site.
         device: where it computes.
         coordinator: whom it answers.
+        supernode: where it is another user's.
         witness: the folder of the ledger's witness, in the home or absolute; on another disk it notices even that the
             home's disk was put back as a whole. By default `witness` in the home.
+        durable: whether the record and the jobs wait for the disk (fsync). Only simulations turn it off, where what a
+            power cut takes is nobody's.
         policy: of the site.
+        approve: rules by which jobs need no yes of their own; without any each does.
         datasets: rules by dataset.
     """
 
     name: Annotated[str, Field(pattern=SITE_NAME)]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     coordinator: Coordinator | None = None
+    supernode: Supernode | None = None
     witness: Annotated[str, Field(min_length=1)] | None = None
+    durable: bool = True
     policy: Policy = Policy()
+    approve: tuple[Approval, ...] = ()
     datasets: dict[str, DatasetRules] = {}
 
 
@@ -156,7 +218,8 @@ class Site:
         Raises:
             BadInput: if the home, or the folder of its witness, is already in use.
         """
-        from client.ledger import witness  # which imports this module
+        from client import audit  # which import this module
+        from client.ledger import witness
 
         home = Path(home)
         if home.exists() and (not home.is_dir() or any(home.iterdir())):
@@ -169,6 +232,7 @@ class Site:
             (home / folder).mkdir(mode=0o700)
         home.chmod(0o700)
         write_atomically(keys / "secret", secret or os.urandom(32), mode=0o600)
+        audit.begin(site)
         site.write_config()
         return site
 

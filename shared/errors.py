@@ -36,10 +36,19 @@ class RefusalCode(StrEnum):
 
     MALFORMED = "malformed"  # the message is not one of ours, or its fields are wrong
     PROTOCOL = "protocol"  # another version of the message protocol
+    PENDING = "pending"  # the site's operator has not said yes to this run of the job yet
+    REVOKED = "revoked"  # the site's operator said no, or no longer
+    INBOX_FULL = "inbox_full"  # too many jobs wait for the site's operator: this one was not even noted
     TASK = "task"  # the site's policy does not allow this task
+    NETWORK = "network"  # the site's policy does not allow this network
+    PARAMETERS = "parameters"  # the job's network has more parameters than the site's policy allows
+    ROUNDS = "rounds"  # the job has more rounds than the site's policy allows
     PRIVACY_REQUIRED = "privacy_required"  # the site's policy requires privacy, the job has none
     EPSILON_LIMIT = "epsilon_limit"  # the job's ε is above what the policy allows one job
     SECURE_AGGREGATION = "secure_aggregation"  # asked for or required, and not to be had
+    HOURS = "hours"  # not at this time of the day, says the site's policy
+    TIME = "time"  # the work took longer than the site's policy allows
+    MEMORY = "memory"  # the work needs more memory than there is, or than the site's policy allows
     MIN_SITES = "min_sites"  # the job wants fewer sites than the policy's minimum
     NO_DATASET = "no_dataset"  # no dataset is open to this job, or none fits it
     AMBIGUOUS_DATASET = "ambiguous_dataset"  # more than one dataset fits: the operator has to say which
@@ -47,6 +56,7 @@ class RefusalCode(StrEnum):
     FEW_PATIENTS = "few_patients"  # below the minimum number of patients
     OVER_BUDGET = "over_budget"  # this round would exceed the dataset's privacy budget
     LEDGER = "ledger"  # the ledger cannot be written or trusted: nothing is trained
+    RECORD = "record"  # the record cannot be written or trusted: nothing leaves
     EGRESS = "egress"  # the reply did not pass the one door out
     FAILED = "failed"  # the site could not do it; its own log says why
 

@@ -1,0 +1,96 @@
+"""The key that signs the record, keys/record.pem (Ed25519), and the site's word that it is its own.
+
+It is another key than keys/site.pem, which Flower wants to be P-384 and which the coordinator knows: that one signs the
+record's key in the record's first entry, once there is one.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from client.audit.entries import Began
+from client.site import Site
+from shared import identity
+from shared.errors import BadInput
+
+_ENDORSED = "insitu record key\n"
+
+
+def make(site: Site) -> None:
+    """Make the site's key, in its home."""
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    identity.write_private(site.home / "keys" / "record.pem", pem)
+
+
+def read(site: Site) -> Ed25519PrivateKey:
+    """The site's key.
+
+    Raises:
+        BadInput: if it is missing, damaged, or readable by others than its owner.
+    """
+    file = site.home / "keys" / "record.pem"
+    try:
+        pem = file.read_bytes()
+    except FileNotFoundError:
+        raise BadInput("is gone; restore it from a back-up of the home", file=file) from None
+    if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise BadInput("others than its owner may read this private key; `chmod 600` it", file=file)
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BadInput("is not an Ed25519 key in PEM; restore it from a back-up of the home", file=file)
+    return key
+
+
+def text(key: Ed25519PublicKey) -> str:
+    """A public key as the record has it (64 hexadecimal digits)."""
+    return key.public_bytes_raw().hex()
+
+
+def public(digits: str) -> Ed25519PublicKey:
+    """The key of these digits."""
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(digits))
+
+
+def endorsed(site: Site, key: str) -> tuple[str, str]:
+    """The site's own key, and its signature over the record's; empty where the site has no key of its own yet.
+
+    Raises:
+        BadInput: if that key cannot be used.
+    """
+    file = site.home / "keys" / "site.pem"
+    if not file.exists():
+        return "", ""
+    ours = identity.read_private(file)
+    signature = ours.sign(_statement(site.name, key), ec.ECDSA(hashes.SHA384()))
+    return der(ours.public_key()), signature.hex()
+
+
+def der(key: identity.PublicKey) -> str:
+    """A site's public key as the record has it."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo).hex()
+
+
+def is_endorsed(began: Began) -> bool:
+    """Whether the site's key that is named in the first entry has signed the record's."""
+    try:
+        key = serialization.load_der_public_key(bytes.fromhex(began.site_key))
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
+        key.verify(bytes.fromhex(began.endorsement), _statement(began.site, began.key), ec.ECDSA(hashes.SHA384()))
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _statement(site: str, key: str) -> bytes:
+    return f"{_ENDORSED}{site}\n{key}".encode()
