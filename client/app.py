@@ -22,7 +22,7 @@ class _Closed(ClientApp):
         try:
             return super().__call__(message, context)
         except Exception:
-            return Message(egress.refusal(RefusalCode.MALFORMED).pack(), reply_to=message)
+            return Message(egress.packed(egress.refusal(RefusalCode.MALFORMED)), reply_to=message)
 
 
 app = _Closed()
@@ -48,4 +48,4 @@ def evaluate(message: Message, context: Context) -> Message:
 
 def _answer(kind: type[work.Request], message: Message, context: Context) -> Message:
     home = Path(str(context.node_config.get("home", "")))
-    return Message(work.answer(home, kind, message.content).pack(), reply_to=message)
+    return Message(egress.packed(work.answer(home, kind, message.content)), reply_to=message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -10,7 +9,11 @@ import typer
 from pydantic import ValidationError
 
 from client import credentials
+from client.audit import Record
+from client.audit.cli import app as audit_app
 from client.data.cli import app as data_app
+from client.jobs import Inbox
+from client.jobs import cli as jobs_cli
 from client.ledger import Ledger
 from client.ledger.cli import app as budget_app
 from client.site import Coordinator, Site, SiteConfig
@@ -21,6 +24,8 @@ from shared.job import explain
 app = console.app("A hospital: what it has, what it allows, and the daemon that answers for it.")
 app.add_typer(data_app, name="data")
 app.add_typer(budget_app, name="budget")
+app.add_typer(audit_app, name="audit")
+jobs_cli.add_to(app)
 
 
 @app.command()
@@ -63,12 +68,41 @@ def start(home: console.Home) -> None:
 
 
 @app.command()
+def separate(
+    home: console.Home,
+    out: Annotated[Path, typer.Option(help="The SuperNode's folder: empty or not there yet, outside the home.")],
+) -> None:
+    """Let another user run the SuperNode: make it a folder of its own, and move the site's key there."""
+    from client import separation
+
+    site = Site.open(home)
+    if separation.separate(site, out):
+        console.say(
+            f"moved the key of {site.name} to {out}. Give that folder to the SuperNode's user (chown -R), who runs "
+            f"`insitu-client supernode --folder {out}`; what is left here, `insitu-client start` runs"
+        )
+    else:
+        console.say(f"{site.name} is separated from its SuperNode already")
+
+
+@app.command()
+def supernode(
+    folder: Annotated[Path, typer.Option(help="The SuperNode's folder, made by `insitu-client separate`.")],
+) -> None:
+    """Run only the SuperNode, as the user whose folder this is, in the foreground, until told to stop."""
+    from client import carrier
+
+    carrier.run(folder)
+
+
+@app.command()
 def status(home: console.Home, as_json: console.Json = False) -> None:
     """Say what the daemon does, and since when."""
     site = Site.open(home)
     from client import state
 
     facts = {"site": site.name, **state.summary(site.home), "budget": Ledger(site).troubles()}
+    facts |= {"record": Record(site).troubles(), "pending": [entry.job.name for entry in Inbox(site).pending()]}
     if as_json:
         console.dump(facts)
         return
@@ -81,7 +115,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     if not facts["running"]:
         lines = [f"{site}: not running; `insitu-client start` starts it"]
     else:
-        lines = [f"{site}: running since {_time(facts['since'])} (process {facts['pid']})"]
+        lines = [f"{site}: running since {console.when(facts['since'])} (process {facts['pid']})"]
         if facts["problem"]:
             lines.append(f"not connected to {facts['coordinator']}: {facts['problem']}")
         elif facts["connected"]:
@@ -89,24 +123,22 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         else:
             lines.append(f"connecting to {facts['coordinator']}")
         if facts["working"]:
-            lines.append(f"answering {_message(facts['working'])} since {_time(facts['working']['since'])}")
+            lines.append(f"answering {_message(facts['working'])} since {console.when(facts['working']['since'])}")
         lines.extend(
             f"the {part} was started again {facts[part]['restarts']} times, after exit code {facts[part]['last_exit']}"
             for part in ("supernode", "executor")
             if facts[part].get("restarts")
         )
-    lines.extend(facts["budget"])
+    lines.extend([*facts["budget"], *facts["record"]])
+    if facts["pending"]:
+        lines.append(f"wait for your word (`insitu-client jobs`): {', '.join(facts['pending'])}")
     if facts["last"]:
-        lines.append(f"last answered {_message(facts['last'])} at {_time(facts['last']['until'])}")
+        lines.append(f"last answered {_message(facts['last'])} at {console.when(facts['last']['until'])}")
     return lines
 
 
 def _message(facts: dict[str, Any]) -> str:
     return f"{facts['type']!r}" + (f" of round {facts['round']}" if str(facts.get("round", "")).isdigit() else "")
-
-
-def _time(seconds: float) -> str:
-    return dt.datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 def main() -> NoReturn:

@@ -1,8 +1,9 @@
-"""Where the site computes: the device that site.toml names, and how much of the processor training may use."""
+"""Where the site computes: the device that site.toml names, and how much of the machine training may use."""
 
 from __future__ import annotations
 
 import os
+import resource
 
 import torch
 
@@ -25,6 +26,28 @@ def choose(config: SiteConfig) -> torch.device:
             'say another, or "auto"'
         )
     return device
+
+
+def bound(policy: Policy, device: torch.device) -> None:
+    """Keep this process within the policy's share of the machine, from now on."""
+    bound_threads(policy)
+    bound_memory(policy)
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(policy.gpu_share, device)
+
+
+def bound_memory(policy: Policy) -> None:
+    """Let this process have so much memory of its own; what asks for more gets an error, which is a refusal.
+
+    RLIMIT_DATA (getrlimit(2)): on Linux all that a process may write and shares with nobody, but not the threads'
+    stacks, nor files that are read in place.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = resource.RLIM_INFINITY if policy.max_memory is None else int(policy.max_memory * 10**9)
+    if most != resource.RLIM_INFINITY:
+        limit = most if limit == resource.RLIM_INFINITY else min(limit, most)
+    if resource.getrlimit(resource.RLIMIT_DATA)[0] != limit:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
 def bound_threads(policy: Policy) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from client.training.drawing import Patients
+from client.watch import Watch, nothing
 from shared import tasks
 from shared.job import Job
 from shared.tasks import Measure
@@ -26,7 +27,9 @@ class Held(Patients, Protocol):
         """Millimetres between the voxels of the preprocessed image."""
 
 
-def measured(network: nn.Module, cohort: Held, job: Job, *, device: torch.device) -> Measure:
+def measured(
+    network: nn.Module, cohort: Held, job: Job, *, device: torch.device, watch: Watch = nothing
+) -> Measure:
     """What the network says of every patient, gathered in a measure.
 
     Args:
@@ -34,11 +37,13 @@ def measured(network: nn.Module, cohort: Held, job: Job, *, device: torch.device
         cohort: of any split; it may have nobody.
         job: what the network is for.
         device: where to compute.
+        watch: called with every pass; it may end the work.
     """
     measure = tasks.of(job).measure()
     network.to(device).eval()
     with torch.inference_mode():
         for images in _passes(cohort, job):
+            watch()
             pairs = [cohort.load(i, j) for i, j in images]
             logits = network(torch.stack([image for image, _ in pairs]).to(device)).cpu()
             targets = torch.stack([target for _, target in pairs])
@@ -51,10 +56,16 @@ def measured(network: nn.Module, cohort: Held, job: Job, *, device: torch.device
 
 
 def evaluate(
-    network: nn.Module, cohort: Held, job: Job, *, device: torch.device, full: bool = False
+    network: nn.Module,
+    cohort: Held,
+    job: Job,
+    *,
+    device: torch.device,
+    full: bool = False,
+    watch: Watch = nothing,
 ) -> dict[str, float]:
     """The exact figures of what is `measured`, with `full` also those that take long; nobody gives no figures."""
-    return measured(network, cohort, job, device=device).compute(full=full) if len(cohort) else {}
+    return measured(network, cohort, job, device=device, watch=watch).compute(full=full) if len(cohort) else {}
 
 
 def _passes(cohort: Patients, job: Job) -> Iterator[list[tuple[int, int]]]:

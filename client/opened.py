@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cached_property
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
 
-from client import device
+from client import device, logs
+from client.audit import Record
 from client.data.loading import Cohort
 from client.data.records import Split
 from client.data.registry import Registry
+from client.egress import Door
+from client.jobs import Inbox
 from client.ledger import Ledger
 from client.replies import Replies
 from client.site import Site
+from shared.files import stamp
 from shared.job import Job
 
 _SITES = 128
@@ -52,6 +53,8 @@ class Opened:
         site: as its site.toml was when it was opened.
         ledger: of the site.
         replies: of the site.
+        inbox: of the site.
+        door: the one way out.
         log: `log/site.log`, in the site's home and nowhere else.
     """
 
@@ -59,9 +62,12 @@ class Opened:
         self.site = Site.open(home)
         self.ledger = Ledger(self.site)
         self.replies = Replies(self.site)
-        self.log = _log(self.site)
+        self.inbox = Inbox(self.site)
+        self.door = Door(self.site.config.policy, Record(self.site))
+        self.log = logs.of_site(self.site.home)
         self._datasets: Recent[str] = Recent(_PER_SITE)
         self._cohorts: Recent[Cohort] = Recent(_PER_SITE)
+        self._said: Recent[list[Hashable]] = Recent(_PER_SITE)
 
     @cached_property
     def device(self) -> torch.device:
@@ -86,10 +92,18 @@ class Opened:
         key = (dataset, job.digest, split, self._registered)
         return self._cohorts.get(key, lambda: Cohort(self.site, dataset, job, split))
 
+    def news(self, kind: type, digest: str, *what: Hashable) -> bool:
+        """Whether this was not what was last said of such a message about this job: the log says it once."""
+        last = self._said.get((kind, digest), list)
+        if last == list(what):
+            return False
+        last[:] = what
+        return True
+
     @property
     def _registered(self) -> Hashable:
         """Changes whenever a dataset is added or read again."""
-        return _stamp(self.site.home / "registry.sqlite")
+        return stamp(self.site.home / "registry.sqlite")
 
 
 _sites: Recent[Opened] = Recent(_SITES)
@@ -101,23 +115,4 @@ def at(home: Path) -> Opened:
     Raises:
         BadInput: if there is no site, or its site.toml is wrong.
     """
-    return _sites.get((str(home), _stamp(home / "site.toml")), lambda: Opened(home))
-
-
-def _stamp(file: Path) -> Hashable:
-    try:
-        status = file.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _log(site: Site) -> logging.Logger:
-    """Not one of Python's named loggers: nothing written here can reach another handler."""
-    folder = site.home / "log"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    handler = WatchedFileHandler(folder / "site.log", encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log = logging.Logger(f"site-{hashlib.sha256(str(site.home).encode()).hexdigest()[:12]}", logging.INFO)
-    log.addHandler(handler)
-    return log
+    return _sites.get((str(home), stamp(home / "site.toml")), lambda: Opened(home))

@@ -40,7 +40,7 @@ class Replies:
         """
         file = self._file(request, model)
         try:
-            return _read(file.read_bytes())
+            return read(file.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, StructureError, ValueError, KeyError, TypeError):
@@ -87,7 +87,12 @@ def _bytes(reply: Update | Figures) -> bytes:
     return arrays.encode({}, fields)
 
 
-def _read(data: bytes) -> Update | Figures:
+def read(data: bytes) -> Update | Figures:
+    """The reply that a file holds.
+
+    Raises:
+        StructureError, ValueError, KeyError, TypeError: if it holds none.
+    """
     fields = _metadata(data)
     numbers = {str(name): float(value) for name, value in json.loads(fields["numbers"]).items()}
     if fields["kind"] == Figures.__name__:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import zipfile
 
-PROTOCOL = 1  # the same as `shared.messages.PROTOCOL`, which is too heavy to import here (a test compares them)
+PROTOCOL = 2  # the same as `shared.messages.PROTOCOL`, which is too heavy to import here (a test compares them)
 
 _PYPROJECT = f"""\
 [project]

@@ -6,6 +6,7 @@ by policy or budget, 130 interrupted.
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import json
 import os
@@ -69,6 +70,11 @@ def fail(message: str, exit_code: int) -> NoReturn:
 def say(message: str) -> None:
     """One line on stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+def when(seconds: float) -> str:
+    """A point in time (seconds since 1970), to the second, with the zone."""
+    return dt.datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 def dump(value: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,3 +64,12 @@ def is_held(home: Path) -> bool:
         except BlockingIOError:
             return True
         return False
+
+
+def stamp(file: Path) -> Hashable:
+    """Changes whenever the file does; None while there is none."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -241,6 +241,7 @@ class Federation(_Section):
         algorithm: see `insitu-sim algorithms`.
         weights: `equal`, or `patients` (by the number of training patients, which a private job may not reveal).
         min_sites: the quorum; a round with fewer updates does not count.
+        join_deadline: how long a run waits for its quorum: for sites to be there and for their operators to say yes.
         round_deadline: after which a round goes on without the late sites, if it has its quorum.
         evaluate_every: rounds between the sites' figures of the incoming model on their validation patients; 0 for
             none. By default 1, and 0 under privacy: each release is charged to those patients, and the more releases
@@ -251,6 +252,7 @@ class Federation(_Section):
     algorithm: str = "fedavg"
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 30
     min_sites: Count = 1
+    join_deadline: Duration = timedelta(days=7)
     round_deadline: Duration = timedelta(hours=2)
     weights: Literal["equal", "patients"] = "equal"
     evaluate_every: Annotated[int, Field(ge=0)] | None = None
@@ -276,6 +278,8 @@ class Job(_Section):
     def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         if len({name.casefold() for name in classes}) != len(classes):
             raise ValueError("two classes have the same name (capitals do not count)")
+        if not all(name.isprintable() for name in classes):
+            raise ValueError("the name of a class has signs that cannot be printed")
         return classes
 
     @model_validator(mode="before")

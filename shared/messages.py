@@ -27,7 +27,7 @@ from shared.arrays import Arrays
 from shared.errors import BadInput, RefusalCode, Refused
 from shared.job import Job
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 # The only numbers that may leave a site. `dice.2` is `dice` of the job's class with index 2.
 NUMBERS = frozenset(
@@ -43,6 +43,7 @@ NUMBERS = frozenset(
         "calibration_error",
     }
 )
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NUMBER = re.compile(r"([a-z0-9_]+?)(?:\.(\d{1,3}))?")
 
 
@@ -155,10 +156,16 @@ def _read_arrays(record: object) -> Arrays:
 
 @dataclass(frozen=True, kw_only=True)
 class _WithJob(_Wire):
-    """A request about a job: the job travels whole, with the digest that names it."""
+    """A request about a job: the job travels whole, with the digest that names it.
+
+    Attributes:
+        job: what is trained.
+        run: the coordinator's name of this run of the job: 1 to 128 letters, digits, dots, dashes and underscores.
+    """
 
     job: Job
-    _texts: ClassVar[tuple[str, ...]] = ("job", "digest")
+    run: str
+    _texts: ClassVar[tuple[str, ...]] = ("job", "digest", "run")
 
     @property
     def digest(self) -> str:
@@ -176,12 +183,16 @@ class _WithJob(_Wire):
         job = _job(str(values["job"]))
         if job.digest != digest:
             raise _malformed("the job does not have the digest it is sent under")
+        if not _RUN.fullmatch(str(values["run"])):
+            raise _malformed("run is no name of a run")
+        if not 1 <= int(str(values.get("round", 1))) <= job.federation.rounds:
+            raise _malformed("round is none of this job's")
         return {**values, "job": job}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offer(_WithJob):
-    """Would this site take part in this job?"""
+    """Would this site take part in this run of this job?"""
 
     flower_type: ClassVar[str] = "query.offer"
 
@@ -191,16 +202,13 @@ class TrainRequest(_WithJob):
     """Train this round from this model; asked for the same again, a site answers the same.
 
     Attributes:
-        run: the coordinator's name of the run.
-        round: from 1.
+        round: of the run, from 1.
         model: the global model.
     """
 
     flower_type: ClassVar[str] = "train"
-    _texts: ClassVar[tuple[str, ...]] = ("job", "digest", "run")
     _integers: ClassVar[tuple[str, ...]] = ("round",)
     _arrays: ClassVar[bool] = True
-    run: str
     round: int
     model: Arrays = field(repr=False)
 

@@ -13,7 +13,7 @@ there is none it draws new noise, and that is a new charge.
     overview.py     who has spent what, for `insitu-client budget` (cli.py)
 """
 
-from client.ledger.entries import Round
+from client.ledger.entries import Paid, Round
 from client.ledger.ledger import Ledger
 
-__all__ = ["Ledger", "Round"]
+__all__ = ["Ledger", "Paid", "Round"]

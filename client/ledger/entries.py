@@ -45,6 +45,19 @@ class Round:
     model: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Paid:
+    """What one release cost, for the record of what left.
+
+    Attributes:
+        charges: number and link of each charge that pays for it.
+        epsilon: what the dataset has spent after it: at most so much, by the quick bound.
+    """
+
+    charges: tuple[tuple[int, str], ...]
+    epsilon: float
+
+
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -187,6 +200,10 @@ class Books:
                 of.model,
             ):
                 yield number, entry
+
+    def newest(self, of: Round) -> list[int]:
+        """The numbers of the last charge of one round to each split: those that its reply is paid by."""
+        return list({(entry.dataset, entry.split): number for number, entry in self.rounds(of)}.values())
 
     def budget(self, dataset: str) -> Budget | None:
         """The last one written of this dataset; None where it was never charged."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from pydantic import ValidationError
 
 from client.ledger import journal, witness
-from client.ledger.entries import SPLIT, Books, Budget, Charged, Decision, Round, Untrusted
+from client.ledger.entries import SPLIT, Books, Budget, Charged, Decision, Paid, Round, Untrusted
 from client.site import DatasetRules, Site
 from shared import accounting
 from shared.accounting import Charge
@@ -97,10 +97,26 @@ class Ledger:
                 longer known by rounds (see `acceptance`).
         """
         with self.writing() as books:
-            last = {(entry.dataset, entry.split): number for number, entry in books.rounds(of)}
+            last = books.newest(of)
             if not last and not any(isinstance(entry, Decision) for entry in books.entries.values()):
                 raise Untrusted(f"round {of.number} of {of.run} was answered here, and it knows of no such round")
-            books.settled.update(last.values())
+            books.settled.update(last)
+
+    def paid(self, of: Round, dataset: str) -> Paid | None:
+        """What a round of a job was charged to a dataset last, for the record; None if it was charged nothing.
+
+        Raises:
+            Refused: `ledger`, if the file cannot be trusted.
+        """
+        books = self.read()
+        if not (numbers := books.newest(of)):
+            return None
+        delta = self.in_force(books, dataset).delta
+        histories = [books.history(dataset, split) for split in books.datasets.get(dataset, ())]
+        return Paid(
+            charges=tuple((number, books.links[number]) for number in numbers),
+            epsilon=max((accounting.rdp_epsilon(history, delta=delta) for history in histories), default=0.0),
+        )
 
     def history(
         self, dataset: str, job: str | None = None, run: str | None = None, *, split: str = SPLIT

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from client.ledger.entries import SPLIT, Books, Budget, Charged, Decision, merged
 from client.ledger.ledger import Ledger
 from shared import accounting
+from shared.console import when
 
 # With more different (σ, q) than these the numerical bound takes many seconds, and a job each would be asked of it.
 _FEW = 4
@@ -91,8 +91,3 @@ def _decisions(books: Books) -> Iterator[dict[str, Any]]:
         else:
             continue
         yield {"time": when(entry.time), "what": what, "reason": entry.reason}
-
-
-def when(seconds: float) -> str:
-    """A point in time, to the second, with the zone."""
-    return dt.datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from client import watch
 from client.site import stable_seed
 from client.training import plain, private
 from client.training.drawing import Patients
 from client.training.noise import Stream
+from client.watch import Watch
 from shared.errors import RefusalCode, Refused
 from shared.job import Job
 
@@ -31,6 +33,7 @@ def train(
     device: torch.device,
     noise_multiplier: float | None = None,
     log: logging.Logger | None = None,
+    watch: Watch = watch.nothing,
 ) -> None:
     """Train the network in place for one round.
 
@@ -43,9 +46,10 @@ def train(
         device: where to compute; the network is moved there.
         noise_multiplier: for a private job that trains; what it costs has to be reserved before.
         log: the site's own, for warnings.
+        watch: called with every step; it may end the training.
 
     Raises:
-        Refused: `failed`, if the parameters are not finite afterwards.
+        Refused: `failed`, if the parameters are not finite afterwards; what `watch` raises.
     """
     if job.steps_per_round == 0:
         return
@@ -55,10 +59,10 @@ def train(
             raise ValueError("a private job needs its noise multiplier")
         seed = int(Stream().random(1)[0] * 2**53)
         with _torch_seeded(seed, device):
-            private.train(network, cohort, job, device=device, noise_multiplier=noise_multiplier, log=log)
+            private.train(network, cohort, job, device=device, noise_multiplier=noise_multiplier, log=log, watch=watch)
     else:
         with _torch_seeded(stable_seed("torch", job.digest, round, site_name), device):
-            plain.train(network, cohort, job, round=round, site_name=site_name, device=device)
+            plain.train(network, cohort, job, round=round, site_name=site_name, device=device, watch=watch)
     if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
         raise Refused(
             RefusalCode.FAILED,

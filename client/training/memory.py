@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ _MOST_IMAGES = 1024
 _MOST_BYTES = 2**30  # on a processor, whose caches are smaller by far: more at a time is not faster there
 _UNKNOWN = 2**32  # what a machine is taken to have that does not say
 _MACHINE = Path("/proc/meminfo")
+_PROCESS = Path("/proc/self/status")
 _GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -36,7 +38,7 @@ class Room:
         """So many were too many: from now on half.
 
         Raises:
-            Refused: `failed`, if it was one.
+            Refused: `memory`, if it was one.
         """
         if images <= 1:
             raise too_little()
@@ -47,7 +49,7 @@ class Room:
 
 def too_little() -> Refused:
     """What there is to say where even one image is too many."""
-    return Refused(RefusalCode.FAILED, "there is not enough memory to train on a single image of this job")
+    return Refused(RefusalCode.MEMORY, "there is not enough memory to train on a single image of this job")
 
 
 def available(device: torch.device) -> int:
@@ -55,7 +57,7 @@ def available(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return min([left_of_machine(), *left_of_groups()])
+    return min([left_of_machine(), *left_of_groups(), *left_of_process()])
 
 
 def give_back() -> None:
@@ -79,6 +81,18 @@ def left_of_machine(file: Path = _MACHINE) -> int:
         return 1024 * int(lines["MemAvailable"].split()[0])
     except (OSError, KeyError, ValueError):
         return _UNKNOWN
+
+
+def left_of_process(own: Path = _PROCESS) -> list[int]:
+    """What is left of the limit of this process's own memory, where it has one (`client.device.bound_memory`)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit == resource.RLIM_INFINITY:
+        return []
+    try:
+        lines = dict(line.split(":", 1) for line in own.read_text().splitlines())
+        return [max(0, limit - 1024 * int(lines["VmData"].split()[0]))]
+    except (OSError, KeyError, ValueError):
+        return [limit]
 
 
 def left_of_groups(root: Path = _GROUPS, own: Path = _OWN_GROUPS) -> list[int]:

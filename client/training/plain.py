@@ -16,17 +16,28 @@ from torch import nn
 from client.site import stable_seed
 from client.training import drawing, optimizers, precision
 from client.training.drawing import Patients
+from client.watch import Watch, nothing
 from shared import tasks
 from shared.job import Job, Training
 
 
-def train(network: nn.Module, cohort: Patients, job: Job, *, round: int, site_name: str, device: torch.device) -> None:
+def train(
+    network: nn.Module,
+    cohort: Patients,
+    job: Job,
+    *,
+    round: int,
+    site_name: str,
+    device: torch.device,
+    watch: Watch = nothing,
+) -> None:
     """Train the network in place for one round."""
     training, task = job.training, tasks.of(job)
     source = np.random.default_rng(stable_seed(job.digest, round, site_name))
     optimizer = optimizers.fresh(training, network.parameters())
     patients = _batches(len(cohort), training.batch_size, source)
     for _ in range(steps(training, len(cohort))):
+        watch()
         drawn = drawing.choose_images(cohort, next(patients), training, source)
         batch = drawing.load(cohort, drawn, training, source, device)
         optimizer.zero_grad()

@@ -31,6 +31,7 @@ from client.training.memory import Room
 from client.training.noise import Stream
 from client.training.noting import Shares
 from client.training.shares import Rows
+from client.watch import Watch, nothing
 from shared.job import Job
 
 _CPU = torch.device("cpu")
@@ -44,6 +45,7 @@ def train(
     device: torch.device,
     noise_multiplier: float,
     log: logging.Logger | None = None,
+    watch: Watch = nothing,
 ) -> None:
     """Train the network in place for one round of a private job.
 
@@ -54,9 +56,10 @@ def train(
         device: where to compute.
         noise_multiplier: σ, above 0; what the round costs has been reserved with this very number.
         log: the site's own.
+        watch: called with every pass; it may end the training, whose steps stay charged.
 
     Raises:
-        Refused: `failed`, if memory does not suffice for a single image.
+        Refused: `memory`, if it does not suffice for a single image; what `watch` raises.
     """
     privacy, training = job.privacy, job.training
     if privacy.sample_rate is None or privacy.clipping_norm is None or job.steps_per_round is None:
@@ -76,6 +79,7 @@ def train(
     room = Room(device, gradients.find_out(network, job).bytes_an_image)
 
     def add(batch: Batch) -> None:
+        watch()
         optimizer.take(learning, gradients_of_patients(of_patients, batch.to(device), room.images))
 
     for _ in range(job.steps_per_round):
@@ -86,6 +90,7 @@ def train(
             in_passes(drawing.load(cohort, drawn[group], training, stream, _CPU), room, add)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        watch()
     optimizer.release()
 
 

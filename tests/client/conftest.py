@@ -1,6 +1,7 @@
-"""Cohorts in memory, and a hospital of small pictures."""
+"""Cohorts in memory, and a hospital of small pictures; `asking` can be imported by its name."""
 
 import csv
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from client import training
 from client.data.registry import Registry
-from client.site import DatasetRules, Policy, Site, SiteConfig
+from client.site import Approval, DatasetRules, Policy, Site, SiteConfig
 from shared.job import Job
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 class Pictures:
@@ -79,13 +83,32 @@ def manifest(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def hospital(tmp_path, manifest) -> Callable[..., Site]:
-    """Makes a site with the pictures registered as `data`; its policy and the dataset's rules can be given."""
+    """Makes a site with the pictures registered as `data`; its policy and the dataset's rules can be given.
 
-    def make(name: str = "north", *, rules: dict | None = None, **policy) -> Site:
+    Every job is approved in advance, unless the site is made to `ask`.
+    """
+
+    def make(name: str = "north", *, rules: dict | None = None, ask: bool = False, **policy) -> Site:
         allowed = {"privacy_required": False, "min_sites": 1, "min_patients": 1, "threads": 1, **policy}
-        config = SiteConfig(name=name, policy=Policy(**allowed), datasets={"data": DatasetRules(**(rules or {}))})
+        config = SiteConfig(
+            name=name,
+            policy=Policy(**allowed),
+            approve=() if ask else (Approval(),),
+            datasets={"data": DatasetRules(**(rules or {}))},
+        )
         site = Site.create(tmp_path / "homes" / name, config, secret=(name.encode() * 32)[:32])
         Registry(site).add("data", manifest)
         return site
 
     return make
+
+
+@pytest.fixture
+def nothing_is_trained(monkeypatch):
+    """Fails the test if a gradient is about to be computed."""
+
+    def train(*args, **kwargs):
+        pytest.fail("training began")
+
+    monkeypatch.setattr(training.private, "train", train)
+    monkeypatch.setattr(training.plain, "train", train)

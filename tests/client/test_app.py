@@ -7,78 +7,24 @@ import re
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
+from asking import ask, code, evaluate, log_of, model_of, send, train
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client import opened, training, work
-from client.app import app
 from client.data.registry import Registry
 from client.ledger import Ledger
-from shared import accounting, arrays, networks
+from shared import accounting, arrays
 from shared.errors import RefusalCode
-from shared.messages import Accepted, EvaluateRequest, Figures, Offer, Refusal, TrainRequest, Update, read_reply
-
-# What Flower sets in a process of its own; messages cannot be made without it.
-TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 0, 1
-
-
-def send(site, records, message_type) -> RecordDict:
-    """What the ClientApp answers to these records."""
-    message = Message(records, dst_node_id=2, message_type=message_type)
-    message.metadata.__dict__["_message_id"] = "1"
-    context = Context(run_id=1, node_id=2, node_config={"home": str(site.home)}, state=RecordDict(), run_config={})
-    reply = app(message, context)
-    assert not reply.has_error()
-    assert not context.state
-    return reply.content
-
-
-def ask(site, request):
-    """The reply to a request, read as the coordinator reads it."""
-    kind = {Offer: Accepted, TrainRequest: Update, EvaluateRequest: Figures}[type(request)]
-    return read_reply(send(site, request.pack(), request.flower_type), kind)
-
-
-def code(reply) -> RefusalCode:
-    assert isinstance(reply, Refusal), reply
-    return reply.code
-
-
-def model_of(job) -> dict:
-    return arrays.of_network(networks.build(job))
-
-
-def train(job, *, number=1, run="run-1", model=None) -> TrainRequest:
-    return TrainRequest(job=job, run=run, round=number, model=model or model_of(job))
-
-
-def evaluate(job, **given) -> EvaluateRequest:
-    return EvaluateRequest(**vars(train(job, **given)))
-
-
-def log_of(site) -> str:
-    file = site.home / "log" / "site.log"
-    return file.read_text() if file.exists() else ""
+from shared.messages import Accepted, Offer, Refusal, Update
 
 
 def steps(site) -> int:
     return sum(count for *_, count in Ledger(site).history("data"))
 
 
-@pytest.fixture
-def nothing_is_trained(monkeypatch):
-    """Fails the test if a gradient is about to be computed."""
-
-    def train(*args, **kwargs):
-        pytest.fail("training began")
-
-    monkeypatch.setattr(training.private, "train", train)
-    monkeypatch.setattr(training.plain, "train", train)
-
-
 def test_a_site_takes_part_trains_and_says_figures(hospital, job):
     site = hospital()
-    assert ask(site, Offer(job=job)) == Accepted()
+    assert ask(site, Offer(job=job, run="run-1")) == Accepted()
     before = model_of(job)
     update = ask(site, train(job))
     assert list(update.model) == list(before)
@@ -188,7 +134,7 @@ def test_another_model_for_the_same_round_is_charged_again(hospital, private_job
 
 def test_a_round_over_budget_is_refused_before_training(hospital, private_job, nothing_is_trained):
     site = hospital(rules={"epsilon": 1.0, "delta": 1e-4})
-    assert code(ask(site, Offer(job=private_job))) == RefusalCode.OVER_BUDGET
+    assert code(ask(site, Offer(job=private_job, run="run-1"))) == RefusalCode.OVER_BUDGET
     assert code(ask(site, train(private_job))) == RefusalCode.OVER_BUDGET
     assert steps(site) == 0
 
@@ -221,7 +167,7 @@ def test_a_ledger_that_cannot_be_trusted_stops_private_training(hospital, privat
     site = hospital()
     (site.home / "ledger.sqlite").write_bytes(b"")
     assert code(ask(site, train(private_job))) == RefusalCode.LEDGER
-    assert code(ask(site, Offer(job=private_job))) == RefusalCode.LEDGER
+    assert code(ask(site, Offer(job=private_job, run="run-1"))) == RefusalCode.LEDGER
 
 
 @pytest.mark.parametrize(
@@ -242,7 +188,7 @@ def test_what_the_policy_does_not_allow_is_refused_by_code(
 ):
     site = hospital(**allowed)
     asked = job if change is None else private_job.varied(**change)
-    assert code(ask(site, Offer(job=asked))) == expected
+    assert code(ask(site, Offer(job=asked, run="run-1"))) == expected
     assert code(ask(site, train(asked))) == expected
     assert code(ask(site, evaluate(asked))) == expected
     assert str(expected) in log_of(site)
@@ -270,7 +216,7 @@ def test_a_model_of_another_network_is_malformed(hospital, job, private_job):
 
 def test_a_network_that_does_not_exist_is_malformed(hospital, job):
     strange = type(job).from_dict({**job.model_dump(exclude_none=True), "network": {"name": "WNet"}})
-    assert code(ask(hospital(), Offer(job=strange))) == RefusalCode.MALFORMED
+    assert code(ask(hospital(), Offer(job=strange, run="run-1"))) == RefusalCode.MALFORMED
 
 
 @pytest.mark.parametrize("message_type", ["train", "evaluate", "query.offer", "query", "train.other", "query.jobs"])
@@ -278,7 +224,7 @@ def test_a_network_that_does_not_exist_is_malformed(hospital, job):
     "records",
     [
         RecordDict(),
-        RecordDict({"config": ConfigRecord({"protocol": 1, "kind": "TrainRequest", "job": "[[[["})}),
+        RecordDict({"config": ConfigRecord({"protocol": 2, "kind": "TrainRequest", "job": "[[[["})}),
         RecordDict({"config": MetricRecord({"dice": 1.0})}),
     ],
 )
@@ -295,7 +241,7 @@ def test_no_text_of_an_exception_leaves_or_reaches_the_log(hospital, job, monkey
 
     monkeypatch.setattr(training.plain, "train", fail)
     records = send(site, train(job).pack(), "train")
-    assert dict(records["config"]) == {"protocol": 1, "kind": "Refusal", "code": "failed"}
+    assert dict(records["config"]) == {"protocol": 2, "kind": "Refusal", "code": "failed"}
     assert set(records) == {"config"}
     assert "DOE" not in log_of(site)
     assert re.search(r"OSError at .*client/work\.py:\d+", log_of(site))
@@ -304,23 +250,23 @@ def test_no_text_of_an_exception_leaves_or_reaches_the_log(hospital, job, monkey
 def test_the_log_names_no_patient_and_stays_at_the_site(hospital, job, private_job, caplog):
     site, private_job = hospital(), private_job.varied(training={"batch_size": 20})
     with caplog.at_level(logging.DEBUG):
-        for request in (Offer(job=job), train(job), train(private_job), evaluate(job), train(job)):
+        for request in (Offer(job=job, run="run-1"), train(job), train(private_job), evaluate(job), train(job)):
             ask(site, request)
     assert "patient-" not in log_of(site)
     assert not any(item.patient in log_of(site) for item in Registry(site).items("data"))
-    assert log_of(site).count("\n") == 5
+    assert log_of(site).count("\n") == 6
     assert "data" not in caplog.text
 
 
 def test_a_home_without_a_site_answers_with_a_code(hospital, job, tmp_path):
     site = hospital()
     site.home = tmp_path / "nowhere"
-    assert code(ask(site, Offer(job=job))) == RefusalCode.FAILED
+    assert code(ask(site, Offer(job=job, run="run-1"))) == RefusalCode.FAILED
 
 
 def test_a_changed_policy_counts_from_the_next_message(hospital, job):
     site = hospital()
-    assert ask(site, Offer(job=job)) == Accepted()
+    assert ask(site, Offer(job=job, run="run-1")) == Accepted()
     site.config = site.config.model_copy(
         update={"policy": site.config.policy.model_copy(update={"privacy_required": True})}
     )
@@ -348,7 +294,7 @@ def test_data_added_later_counts_from_the_next_message(hospital, job, tmp_path, 
 def test_a_private_job_that_trains_nothing_costs_nothing(hospital, private_job):
     site = hospital()
     job = private_job.varied(training={"local_steps": 0})
-    assert ask(site, Offer(job=job)) == Accepted()
+    assert ask(site, Offer(job=job, run="run-1")) == Accepted()
     model = model_of(job)
     assert arrays.digest(ask(site, train(job)).model) == arrays.digest(model)
     assert steps(site) == 0

@@ -208,7 +208,7 @@ def test_no_text_of_an_exception_and_no_error_of_the_app_leaves(node, tmp_path, 
     for app in (raising, erring, lambda message, context: None, lambda message, context: secret):
         node.bring(flat.flatten(MODEL))
         assert _executor(node, tmp_path, app).answer_one()
-        assert _refusal(node) == {"kind": "Refusal", "protocol": 1, "code": "failed"}
+        assert _refusal(node) == {"kind": "Refusal", "protocol": 2, "code": "failed"}
 
 
 def test_a_run_with_another_bundle_and_a_malformed_message_never_reach_the_app(node, tmp_path):

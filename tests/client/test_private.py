@@ -132,7 +132,7 @@ def test_a_pass_without_memory_is_made_again_in_halves_and_gives_the_same_step(
 def test_where_one_image_is_too_many_the_round_is_refused(pictures, one_step, error):
     with pytest.raises(Refused, match="memory") as refused:
         moved(pictures([1, 2]), one_step, network=Cramped(networks.build(one_step), 0, error))
-    assert refused.value.code == RefusalCode.FAILED
+    assert refused.value.code == RefusalCode.MEMORY
 
 
 def test_another_error_in_a_pass_is_not_taken_for_a_lack_of_memory(pictures, one_step):

@@ -111,7 +111,7 @@ def test_what_is_not_flat_is_refused(records):
 
 def test_the_bundle_is_the_same_bytes_everywhere_and_holds_no_code():
     # It may change with the protocol only: sites of another version would refuse every run.
-    assert (bundle.PROTOCOL, bundle.DIGEST) == (1, "bb2d7d4dba2b2a969fe3681dffdcf0f53b072b8144b1ec511a72bea5ea2b5662")
+    assert (bundle.PROTOCOL, bundle.DIGEST) == (2, "f999465e9c3c536bd46b6585d2f67dbafd4e32da75ee6d093600dce88ef2cb40")
     with zipfile.ZipFile(io.BytesIO(bundle.CONTENT)) as archive:
         assert archive.namelist() == ["pyproject.toml"]
 

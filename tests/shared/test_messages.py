@@ -20,17 +20,17 @@ def refused(records, kind=TrainRequest):
 
 @pytest.fixture
 def request_records(job: Job) -> RecordDict:
-    return TrainRequest(job=job, run="run-1", round=3, model=MODEL).pack()
+    return TrainRequest(job=job, run="run-1", round=2, model=MODEL).pack()
 
 
 def test_every_message_survives_the_wire(job):
-    train = TrainRequest.unpack(TrainRequest(job=job, run="run-1", round=3, model=MODEL).pack())
-    assert (train.job, train.run, train.round) == (job, "run-1", 3)
+    train = TrainRequest.unpack(TrainRequest(job=job, run="run-1", round=2, model=MODEL).pack())
+    assert (train.job, train.run, train.round) == (job, "run-1", 2)
     assert all(np.array_equal(train.model[name], MODEL[name]) for name in MODEL)
-    assert Offer.unpack(Offer(job=job).pack()).digest == job.digest
+    assert Offer.unpack(Offer(job=job, run="run-1").pack()).digest == job.digest
     assert EvaluateRequest.unpack(EvaluateRequest(job=job, run="r", round=1, model=MODEL).pack()).round == 1
     assert Accepted.unpack(Accepted().pack()) == Accepted()
-    update = Update.unpack(Update(round=3, model=MODEL, numbers={"dice": 0.5, "dice.2": 0.25}).pack())
+    update = Update.unpack(Update(round=2, model=MODEL, numbers={"dice": 0.5, "dice.2": 0.25}).pack())
     assert update.numbers == {"dice": 0.5, "dice.2": 0.25}
     assert Figures.unpack(Figures(numbers={}).pack()).numbers == {}
     for code in RefusalCode:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from client import opened, replies, training, work
+from client.audit.verification import verify
+from client.egress import Door
 from client.ledger import Ledger, journal, witness
 from client.replies import Replies
 from client.training.private import PatientOptimizer
@@ -90,11 +92,14 @@ POINTS = {
     "when it is reserved": (after(Ledger, "reserve"), True, False),
     "in training": (after(PatientOptimizer, "take"), True, False),
     "after training": (after(training, "train"), True, False),
+    "before it is recorded": (before(Door, "_record"), True, False),
+    "when it is recorded": (after(Door, "_record"), True, False),
     "before the reply is stored": (before(Replies, "keep"), True, False),
     "in the middle of storing it": (half_a_reply, True, False),
     "when the reply is stored": (after(Replies, "keep"), True, True),
     "before that is noted": (before(journal, "save", time=2), True, True),
     "when that is noted": (after(Ledger, "settle"), True, True),
+    "before it is sent": (after(work, "handle"), True, True),
 }
 
 
@@ -149,3 +154,4 @@ def test_killed_at_any_point_nothing_is_released_unpaid_and_nothing_is_paid_twic
     assert len(charges(site)) == rounds_before + 1 + (is_charged and not is_stored)
     ask(site, train(job, rounds_before + 2))
     assert len(list(site.witness.glob("*.json"))) == 1
+    assert not verify(site).faults
