@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from server.home import DEFAULT_PORT, Home, ServerConfig
-from server.store import ENDED, RunRow, Store
+from server.store import ACCEPTED, ENDED, RunRow, Store
 from shared import accounting, console, identity
 from shared.errors import BadInput, InsituError
 from shared.job import Job
@@ -129,8 +129,9 @@ def _follow(home: Home, run: str) -> RunRow:
 def _advance(progress: Progress, bar: Any, store: Store, row: RunRow) -> None:
     rounds = store.rounds(row.id)
     if not rounds:
-        if row.message:
-            progress.update(bar, description=f"{row.id}: {row.message}")
+        waiting = [f"{site} {one['standing']}" for site, one in store.standings(row.id).items()]
+        if row.message or waiting:
+            progress.update(bar, description=f"{row.id}: {row.message or ', '.join(waiting)}")
         return
     last = rounds[-1]
     missing = f", without {', '.join(last.missing)}" if last.missing else ""
@@ -169,6 +170,10 @@ def _facts(row: RunRow) -> dict[str, Any]:
     }
 
 
+def _members(store: Store, row: RunRow) -> list[str]:
+    return [site for site, one in store.standings(row.id).items() if one["standing"] == ACCEPTED]
+
+
 def _show(store: Store, row: RunRow, *, as_json: bool) -> None:
     rounds = store.rounds(row.id)
     figures = store.figures(row.id)
@@ -190,6 +195,7 @@ def _show(store: Store, row: RunRow, *, as_json: bool) -> None:
                     for entry in rounds
                 ],
                 "sites": figures,
+                "standings": store.standings(row.id),
             }
         )
         return
@@ -206,8 +212,13 @@ def _show(store: Store, row: RunRow, *, as_json: bool) -> None:
     ]
     if figures:
         final = [f"{site} {numbers[main]:.3f}" for site, numbers in figures.items() if main in numbers]
-        lines.append({"round": "final", "sites": list(figures), main: final})
+        silent = [f"{site} (no figures)" for site, numbers in figures.items() if main not in numbers]
+        silent += [f"{site} (no answer)" for site in _members(store, row) if site not in figures]
+        lines.append({"round": "final", "sites": list(figures), "missing": silent, main: final})
     columns = {"round": "round", "seconds": "seconds", "sites": "sites", "missing": "missing", main: main}
+    apart = [{"site": site, **one} for site, one in store.standings(row.id).items() if one["standing"] != ACCEPTED]
+    if apart:
+        console.listing(apart, {"site": "site", "standing": "takes no part", "since": "since"})
     console.listing(lines, columns, title=f"{row.id}: {row.status}", empty=f"{row.id}: {row.status}, no rounds")
     if row.message:
         console.say(row.message)

@@ -16,14 +16,14 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from server import algorithms
+from server.membership import REJECTED, UNAVAILABLE, Membership
 from server.observers import Observer
-from server.store import RoundRow
+from server.store import ACCEPTED, RoundRow
 from shared import arrays
 from shared.arrays import Arrays, StructureError
 from shared.errors import InsituError, Refused
 from shared.job import Job
 from shared.messages import (
-    Accepted,
     EvaluateRequest,
     Figures,
     Offer,
@@ -37,12 +37,10 @@ log = logging.getLogger(__name__)
 
 # Why a site is missing, beside the codes of its own refusals.
 LATE = "late"
-UNAVAILABLE = "unavailable"
-REJECTED = "rejected"
 
 _POLL_SECONDS = 0.02
 
-_R = TypeVar("_R", Accepted, Update, Figures)
+_R = TypeVar("_R", Update, Figures)
 
 
 class RunFailed(InsituError):
@@ -75,36 +73,38 @@ class Federation:
         algorithm = algorithms.of(self.job)
         for observer in self.observers:
             observer.began(model)
-        members = self._members()
+        membership = Membership(
+            grid=self.grid, offer=Offer(job=self.job, run=self.run), sites=self.sites, told=self._tell
+        )
+        self._gather(membership)
         for number in range(1, self.job.federation.rounds + 1):
+            membership.look()
+            members = membership.accepted
             model, row = self._round(algorithm, number, model, members)
             for observer in self.observers:
                 observer.round_ended(row, model)
-        figures = self._figures(model, members)
+        figures = self._figures(model, membership.accepted)
         for observer in self.observers:
             observer.ended(model, figures)
         return model
 
-    def _members(self) -> Mapping[int, str]:
-        """The sites that are there and accept the job; waits for the quorum until the round deadline."""
+    def _tell(self, standings: Mapping[str, str]) -> None:
+        for observer in self.observers:
+            observer.standings_changed(standings)
+
+    def _gather(self, membership: Membership) -> None:
+        """Wait for the quorum: for sites to come, and for their operators to say yes."""
         job = self.job.federation
-        deadline = time.monotonic() + job.round_deadline.total_seconds()
-        declined: dict[str, str] = {}
-        accepted: dict[int, str] = {}
+        deadline = time.monotonic() + job.join_deadline.total_seconds()
         while True:
-            here = {node: self.sites[node] for node in self.grid.get_node_ids() if node in self.sites}
-            new = [node for node in here if node not in accepted and here[node] not in declined]
-            for node, reply in self._ask(new, Offer(job=self.job), Accepted, group="offer", deadline=deadline):
-                if isinstance(reply, Accepted):
-                    accepted[node] = self.sites[node]
-                elif reply != UNAVAILABLE:
-                    declined[self.sites[node]] = reply
-            if len(accepted) >= job.min_sites and len(accepted) + len(declined) >= len(here):
-                return accepted
-            possible = len(self.sites) - len(declined)
-            if possible < job.min_sites or time.monotonic() > deadline:
+            membership.look()
+            here, taking_part, refused = len(self.sites), len(membership.accepted), membership.refused
+            if taking_part >= job.min_sites and not membership.asking:
+                return
+            if here - len(refused) < job.min_sites or time.monotonic() > deadline:
                 raise RunFailed(
-                    f"{len(accepted)} of {len(self.sites)} sites take part, {job.min_sites} needed{_reasons(declined)}"
+                    f"{taking_part} of {here} sites take part, {job.min_sites} needed"
+                    f"{_reasons({site: code for site, code in membership.standings.items() if code != ACCEPTED})}"
                 )
             time.sleep(10 * _POLL_SECONDS)
 
@@ -164,7 +164,7 @@ class Federation:
         return {members[node]: reply.numbers for node, reply in replies if isinstance(reply, Figures)}
 
     def _ask(
-        self, nodes: Collection[int], request: Offer | TrainRequest, expected: type[_R], *, group: str, deadline: float
+        self, nodes: Collection[int], request: TrainRequest, expected: type[_R], *, group: str, deadline: float
     ) -> Iterator[tuple[int, _R | str]]:
         """Ask these nodes, and yield each one's reply, or the code of why there is none, as it comes.
 

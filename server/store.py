@@ -22,6 +22,8 @@ from shared.job import Job
 Status = Literal["submitted", "running", "completed", "failed", "stopped"]
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "stopped"})
 
+ACCEPTED = "accepted"  # how a site stands that takes part in a run; another standing is the code of why not
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sites (
     name TEXT PRIMARY KEY, node_id TEXT UNIQUE NOT NULL, public_key TEXT NOT NULL, admitted TEXT NOT NULL);
@@ -32,6 +34,9 @@ CREATE TABLE IF NOT EXISTS rounds (
     run TEXT NOT NULL REFERENCES runs(id), round INTEGER NOT NULL, seconds REAL NOT NULL,
     contributed TEXT NOT NULL, missing TEXT NOT NULL, numbers TEXT NOT NULL, model TEXT NOT NULL, ended TEXT NOT NULL,
     PRIMARY KEY (run, round));
+CREATE TABLE IF NOT EXISTS standings (
+    run TEXT NOT NULL REFERENCES runs(id), site TEXT NOT NULL, standing TEXT NOT NULL, since TEXT NOT NULL,
+    PRIMARY KEY (run, site));
 CREATE TABLE IF NOT EXISTS figures (
     run TEXT NOT NULL REFERENCES runs(id), site TEXT NOT NULL, numbers TEXT NOT NULL, PRIMARY KEY (run, site));
 """
@@ -193,6 +198,23 @@ class Store:
         folder = self.home / "runs" / run
         (folder / "rounds").mkdir(parents=True, exist_ok=True)
         return folder
+
+    # Who takes part
+
+    def set_standings(self, run: str, standings: Mapping[str, str]) -> None:
+        """Remember what the sites said of taking part: `accepted`, or the code of why not."""
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT INTO standings VALUES (?, ?, ?, ?) ON CONFLICT (run, site) DO UPDATE "
+                "SET standing = excluded.standing, since = excluded.since WHERE standing <> excluded.standing",
+                [(run, site, standing, _now()) for site, standing in standings.items()],
+            )
+
+    def standings(self, run: str) -> dict[str, dict[str, str]]:
+        """By site: `standing` (`accepted`, or a code) and `since`."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT * FROM standings WHERE run = ? ORDER BY site", (run,)).fetchall()
+        return {row["site"]: {"standing": row["standing"], "since": row["since"]} for row in rows}
 
     # Rounds
 

@@ -16,7 +16,7 @@ from rich.progress import Progress, TaskID
 
 from client.data.records import Summary
 from client.data.registry import Registry, pooled
-from client.site import SITE_NAME, DatasetRules, Policy, Site, SiteConfig
+from client.site import SITE_NAME, Approval, DatasetRules, Policy, Site, SiteConfig
 from shared import console
 from shared.errors import BadInput
 
@@ -99,5 +99,11 @@ def pool(sites: Mapping[str, Site], homes: Path) -> Site:
 
 def _create(home: Path, name: str) -> Site:
     secret = hashlib.sha256(f"virtual hospital {name}".encode()).digest()
-    config = SiteConfig(name=name, policy=_NOBODY_TO_PROTECT, datasets={DATASET: DatasetRules(epsilon=1e6, delta=1e-2)})
+    config = SiteConfig(
+        name=name,
+        durable=False,
+        policy=_NOBODY_TO_PROTECT,
+        approve=(Approval(),),
+        datasets={DATASET: DatasetRules(epsilon=1e6, delta=1e-2)},
+    )
     return Site.create(home, config, secret=secret)

@@ -15,6 +15,9 @@ class Observer(Protocol):
     def began(self, model: Arrays) -> None:
         """The initial model is there."""
 
+    def standings_changed(self, standings: Mapping[str, str]) -> None:
+        """A site has said whether it takes part: name → `accepted`, or the code of why not."""
+
     def round_ended(self, row: RoundRow, model: Arrays) -> None:
         """A round has a new global model."""
 

@@ -30,6 +30,9 @@ class Checkpoint:
         """Write the initial model."""
         arrays.save(of_round(self._folder, 0), model, self._metadata)
 
+    def standings_changed(self, standings: Mapping[str, str]) -> None:
+        """Changes no model."""
+
     def round_ended(self, row: RoundRow, model: Arrays) -> None:
         """Write the round's model."""
         arrays.save(of_round(self._folder, row.round), model, {**self._metadata, "round": str(row.round)})

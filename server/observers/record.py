@@ -19,6 +19,10 @@ class Record:
         """The run is under way."""
         self._store.set_status(self._run, "running")
 
+    def standings_changed(self, standings: Mapping[str, str]) -> None:
+        """Remember who takes part, and who does not and why."""
+        self._store.set_standings(self._run, standings)
+
     def round_ended(self, row: RoundRow, model: Arrays) -> None:
         """Remember the round."""
         self._store.add_round(self._run, row)

@@ -214,7 +214,7 @@ def test_both_ports_admit_their_own_interface_only(home, listeners):
             assert client.get("/docs").status_code == 403
 
 
-def test_flowers_memory_is_a_file_of_sqlite_in_the_home(home):
+def test_flowers_memory_is_a_file_of_sqlite_in_the_home(home, listeners):
     with contextlib.closing(sqlite3.connect(home.database)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert {"node", "run", "message_ins", "message_res", "objects"} <= tables, MOVED

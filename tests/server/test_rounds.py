@@ -1,14 +1,18 @@
 """The round loop over real Flower messages, with sites that answer in known ways."""
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
+from server import membership
 from server.algorithms.fedavg import FedAvg
 from server.rounds import Federation, RunFailed
 from shared.errors import RefusalCode
-from shared.messages import Accepted, Figures, Refusal, TrainRequest, Update
+from shared.messages import Accepted, Figures, Offer, Refusal, TrainRequest, Update
 from simulations.grid import InProcessGrid
 
 START = {"w": np.zeros(3, np.float32)}
@@ -16,10 +20,13 @@ START = {"w": np.zeros(3, np.float32)}
 
 class Watcher:
     def __init__(self):
-        self.rows, self.models, self.figures = [], [], None
+        self.rows, self.models, self.figures, self.standings = [], [], None, []
 
     def began(self, model):
         self.models.append(model)
+
+    def standings_changed(self, standings):
+        self.standings.append(dict(standings))
 
     def round_ended(self, row, model):
         self.rows.append(row)
@@ -27,6 +34,19 @@ class Watcher:
 
     def ended(self, model, figures):
         self.figures = figures
+
+
+@dataclass
+class Declines:
+    """Declines a run, so many times, and then takes part as `then` says."""
+
+    code: RefusalCode
+    times: float = math.inf
+    then: object = 0
+
+    def asked(self) -> bool:
+        self.times -= 1
+        return self.times >= 0
 
 
 def sites_that(**answers):
@@ -40,12 +60,13 @@ def sites_that(**answers):
     @app.query("offer")
     def offer(message, context):
         answer = answers[name_of(context)]
-        declines = isinstance(answer, tuple)
-        return Message((Refusal(code=answer[0]) if declines else Accepted()).pack(), reply_to=message)
+        declines = isinstance(answer, Declines) and answer.asked()
+        return Message((Refusal(code=answer.code) if declines else Accepted()).pack(), reply_to=message)
 
     @app.train()
     def train(message, context):
         answer = answers[name_of(context)]
+        answer = answer.then if isinstance(answer, Declines) else answer
         if isinstance(answer, Error):
             return Message(answer, reply_to=message)
         request = TrainRequest.unpack(message.content)
@@ -86,9 +107,57 @@ def test_a_site_that_refuses_is_named_with_its_code_and_the_round_goes_on(job):
 
 
 def test_a_site_that_declines_the_job_is_never_asked_to_train(job):
-    federation, watcher = federate(job, a=1, b=(RefusalCode.TASK,))
+    federation, watcher = federate(job, a=1, b=Declines(RefusalCode.TASK))
     federation.train(START)
     assert all(row.contributed == ("a",) and not row.missing for row in watcher.rows)
+    assert watcher.standings == [{"a": "accepted", "b": "task"}]
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Who waits for an operator is asked again without a pause."""
+    monkeypatch.setattr(membership, "_FIRST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(membership, "_LONGEST_WAIT_SECONDS", 0.0)
+
+
+def test_a_run_waits_for_an_operator_whose_yes_it_needs(job, at_once):
+    late = Declines(RefusalCode.PENDING, times=3, then=3)
+    federation, watcher = federate(job.varied(federation={"min_sites": 2}), a=1, b=late)
+    federation.train(START)
+    assert all(row.contributed == ("a", "b") for row in watcher.rows)
+    assert watcher.standings == [{"a": "accepted", "b": "pending"}, {"a": "accepted", "b": "accepted"}]
+
+
+def test_a_site_whose_operator_says_yes_during_the_run_takes_part_from_the_next_round_on(job, at_once):
+    late = Declines(RefusalCode.PENDING, times=2, then=3)
+    federation, watcher = federate(job, a=1, b=late)
+    federation.train(START)
+    assert [row.contributed for row in watcher.rows] == [("a",), ("a", "b")]
+    assert watcher.figures == {"a": {"dice": 0.9}, "b": {"dice": 0.9}}
+
+
+def test_a_run_does_not_wait_longer_than_its_join_deadline(job, at_once):
+    impatient = job.varied(federation={"min_sites": 2, "join_deadline": "0.5s"})
+    federation, watcher = federate(impatient, a=1, b=Declines(RefusalCode.PENDING))
+    with pytest.raises(RunFailed, match=r"1 of 2 sites take part, 2 needed \(b: pending\)"):
+        federation.train(START)
+    assert watcher.rows == []
+
+
+def test_who_has_to_wait_long_is_asked_more_and_more_rarely(job, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(membership.time, "monotonic", lambda: clock[0])
+    answer = Declines(RefusalCode.PENDING)
+    grid, sites = sites_that(a=answer)
+    asking = membership.Membership(grid=grid, offer=Offer(job=job, run="run"), sites=sites)
+    asked = []
+    for second in range(3600):
+        clock[0], answer.times = float(second), 10**6
+        asking.look()
+        asked += [second] * (answer.times < 10**6)
+    assert asked[:3] == [0, 1, 2]
+    assert len(asked) < 200
+    assert max(np.diff(asked)) <= 31
 
 
 @pytest.mark.parametrize(
@@ -120,7 +189,9 @@ def test_a_round_below_its_quorum_fails_and_says_why(job):
 
 
 def test_a_run_that_too_many_sites_decline_fails_before_training(job):
-    federation, watcher = federate(job.varied(federation={"min_sites": 2}), a=1, b=(RefusalCode.PRIVACY_REQUIRED,))
+    federation, watcher = federate(
+        job.varied(federation={"min_sites": 2}), a=1, b=Declines(RefusalCode.PRIVACY_REQUIRED)
+    )
     with pytest.raises(RunFailed, match="b: privacy_required"):
         federation.train(START)
     assert watcher.rows == []
