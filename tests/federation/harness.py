@@ -13,14 +13,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flwr.app import Message, RecordDict
+
 from client import credentials, state
-from client.site import Coordinator, Policy, Site, SiteConfig
+from client.site import Approval, Coordinator, Policy, Site, SiteConfig
 from server import admission
+from server.flower.serverapp import WaitingGrid
+from server.flower.superlink import SuperLink
 from server.home import Home, ServerConfig
 from server.store import ENDED, RunRow
 from shared.job import Job
@@ -184,6 +188,7 @@ def federation(
     server_app: str | None = None,
     client_app: str | None = None,
     policy: Policy | None = None,
+    approve: tuple[Approval, ...] = (Approval(),),
     prepare=None,
 ) -> Iterator[Federation]:
     """A coordinator and `sites` sites, each in the processes it really has, connected and ready.
@@ -193,6 +198,7 @@ def federation(
         sites: how many, or their names.
         server_app, client_app: `module:attribute` in place of the installed apps.
         policy: of every site.
+        approve: its rules of jobs approved in advance; by default every job is.
         prepare: called with each Site before anything starts, to give it data.
     """
     names = NAMES[:sites] if isinstance(sites, int) else sites
@@ -201,7 +207,7 @@ def federation(
     home = Home.create(folder / "coordinator", ServerConfig(host="localhost", listen="127.0.0.1", port=port))
     made = {}
     for name in names:
-        config = SiteConfig(name=name, device="cpu", policy=policy or Policy(threads=1))
+        config = SiteConfig(name=name, device="cpu", policy=policy or Policy(threads=1), approve=approve)
         site = Site.create(folder / name, config)
         admission.admit(home, name, credentials.equip(site))
         made[name] = credentials.trust(site, Coordinator(address=f"127.0.0.1:{port}"), ca=home.ca.read_bytes())
@@ -217,6 +223,30 @@ def federation(
         yield fed
     finally:
         fed.stop()
+
+
+@contextmanager
+def at_will(fed: Federation) -> Iterator[Callable[[RecordDict, str], Message]]:
+    """A coordinator that sends what it likes: `ask(records, message_type)` to the only site, and its reply."""
+    superlink = SuperLink.open(fed.home.database)
+    flower_run = superlink.start_run()
+    task = superlink.acquire()
+    assert task is not None
+    assert task.flower_run == flower_run
+    grid = WaitingGrid(f"127.0.0.1:{fed.home.running()['loopback']}", task.token)
+    grid.identify()
+    (node,) = grid.get_node_ids()
+
+    def ask(records: RecordDict, message_type: str = "train") -> Message:
+        (asked,) = grid.push_messages([Message(records, dst_node_id=node, message_type=message_type)])
+        (reply,) = until(lambda: list(grid.pull_messages([asked])), 60, "a reply")
+        return reply
+
+    try:
+        yield ask
+    finally:
+        grid.close()
+        superlink.end(task, completed=False)
 
 
 TINY = {"server_app": "tiny:server", "client_app": "tiny:client"}
