@@ -23,8 +23,8 @@ Charges = tuple[tuple[float, float, int], ...]  # merged: noise multiplier σ, s
 # Orders of the Rényi divergence that Opacus computes, and those in between (see `_rdp_of_a_step`).
 _COMPUTED = (1.25, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, *range(5, 65), 80, 96, 128, 192, 256, 384, 512)
 _ORDERS = np.concatenate([np.arange(1.05, 5, 0.05), np.arange(5, 25, 0.2), np.arange(25, 65), _COMPUTED[-7:]])
-_EPSILON_ERROR = 0.01  # what the PRV bound may be above the truth
-_GRID = 2**22  # points of the PRV grid, a quarter of a gigabyte: no job may cost a site more
+_EPSILON_ERRORS = (0.01, 0.05, 0.2)  # what the PRV bound may be above the truth: the first that the grid allows
+_GRID = 2**20  # points of the PRV grid: no job may cost a site more than some seconds of it
 _LARGEST_LOSS = 500.0  # its end: exp() of the privacy loss must stay within the range of a float
 _SMALLEST_PRV_DELTA = 1e-10  # below, the rounding errors of a sum of floats are of its size
 
@@ -35,12 +35,16 @@ def prv(merged: Charges, delta: float) -> float:
         return math.inf
     accountant = _PRV()
     accountant.history = list(merged)
-    try:
-        with _quiet():
-            exact = float(accountant.get_epsilon(delta, eps_error=_EPSILON_ERROR))
-    except (_TooLarge, RuntimeError, ValueError, ArithmeticError, IndexError):
-        return math.inf
-    return exact if exact > 0 else math.inf  # also where it is not a number
+    for error in _EPSILON_ERRORS:
+        try:
+            with _quiet():
+                exact = float(accountant.get_epsilon(delta, eps_error=error))
+        except _TooLarge:
+            continue
+        except (RuntimeError, ValueError, ArithmeticError, IndexError):
+            return math.inf
+        return exact if exact > 0 else math.inf  # also where it is not a number
+    return math.inf
 
 
 class _TooLarge(Exception):
