@@ -239,6 +239,7 @@ class Federation(_Section):
 
     Attributes:
         algorithm: see `insitu-sim algorithms`.
+        momentum: of the server's step, with `fedavgm`.
         weights: `equal`, or `patients` (by the number of training patients, which a private job may not reveal).
         min_sites: the quorum; a round with fewer updates does not count.
         join_deadline: how long a run waits for its quorum: for sites to be there and for their operators to say yes.
@@ -250,6 +251,7 @@ class Federation(_Section):
     """
 
     algorithm: str = "fedavg"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 30
     min_sites: Count = 1
     join_deadline: Duration = timedelta(days=7)
@@ -307,6 +309,8 @@ class Job(_Section):
             raise ValueError(
                 '[training] start_from = "phantoms" is for segmentation; classification starts from "scratch"'
             )
+        if self.task == "classification" and self.network.atlas is not None:
+            raise ValueError("[network] atlas is for segmentation")
         if self.private and self.federation.weights == "patients":
             raise ValueError('[federation] weights = "patients" would reveal counts; a private job has "equal"')
         return self

@@ -17,9 +17,11 @@ the global model once a round:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from server.algorithms.fedavg import FedAvg
+from server.algorithms.fedavgm import FedAvgM
 from shared.arrays import Arrays
 from shared.errors import BadInput
 from shared.job import Job
@@ -42,12 +44,16 @@ class Algorithm(Protocol):
         """Start a round from this global model."""
 
 
-_ALGORITHMS: dict[str, type[Algorithm]] = {"fedavg": FedAvg}
+_ALGORITHMS: dict[str, Callable[[Job], Algorithm]] = {
+    "fedavg": lambda job: FedAvg(),
+    "fedavgm": lambda job: FedAvgM(job.federation.momentum),
+}
+_CLASSES: dict[str, type[Algorithm]] = {"fedavg": FedAvg, "fedavgm": FedAvgM}
 
 
 def describe() -> list[dict[str, str]]:
     """Name and one line of each, for `insitu-sim algorithms`."""
-    return [{"name": name, "what": (cls.__doc__ or "").strip().splitlines()[0]} for name, cls in _ALGORITHMS.items()]
+    return [{"name": name, "what": (cls.__doc__ or "").strip().splitlines()[0]} for name, cls in _CLASSES.items()]
 
 
 def check(job: Job) -> None:
@@ -64,4 +70,4 @@ def check(job: Job) -> None:
 def of(job: Job) -> Algorithm:
     """The job's algorithm."""
     check(job)
-    return _ALGORITHMS[job.federation.algorithm]()
+    return _ALGORITHMS[job.federation.algorithm](job)

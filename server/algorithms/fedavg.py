@@ -41,6 +41,8 @@ class _WeightedSum:
         """The next global model; the same as the last one if nothing with weight came in."""
         if not self._weight:
             return self._model
-        return {
-            name: (array + self._sums[name] / self._weight).astype(array.dtype) for name, array in self._model.items()
-        }
+        return {name: (self._model[name] + change).astype(self._model[name].dtype) for name, change in self.mean().items()}
+
+    def mean(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The weighted mean of the updates' changes; zeros if nothing with weight came in."""
+        return {name: total / (self._weight or 1.0) for name, total in self._sums.items()}
