@@ -1,4 +1,4 @@
-"""Who takes part in a run: every site that is there is offered it, and says yes, no, or that its operator has not decided.
+"""Who takes part in a run: every site that is there is offered it, and says yes, no, or not yet.
 
 A site that waits for its operator is asked again, the longer it has waited the more rarely; one that comes while the
 run is under way is asked then, and takes part from the next round on. A no stands for this run.

@@ -120,11 +120,18 @@ class Images(_Section):
 
 
 class Network(BaseModel):
-    """A MONAI network by name; every further key is an option of that network (see `shared.networks`)."""
+    """A MONAI network by name; every further key is an option of that network (see `shared.networks`).
+
+    Attributes:
+        name: see `insitu-sim networks`.
+        atlas: voxels between the knots of a map of where each class tends to be, learnt beside the network and added
+            to its logits (segmentation only); none for no map. For images that are framed alike.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
+    atlas: Annotated[int, Field(ge=1, le=2048)] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -239,7 +246,7 @@ class Federation(_Section):
 
     Attributes:
         algorithm: see `insitu-sim algorithms`.
-        momentum: of the server's step, with `fedavgm`.
+        momentum: of the coordinator's step, with `fedavgm` and only with it; .9 by default.
         weights: `equal`, or `patients` (by the number of training patients, which a private job may not reveal).
         min_sites: the quorum; a round with fewer updates does not count.
         join_deadline: how long a run waits for its quorum: for sites to be there and for their operators to say yes.
@@ -251,7 +258,7 @@ class Federation(_Section):
     """
 
     algorithm: str = "fedavg"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 30
     min_sites: Count = 1
     join_deadline: Duration = timedelta(days=7)
@@ -311,6 +318,8 @@ class Job(_Section):
             )
         if self.task == "classification" and self.network.atlas is not None:
             raise ValueError("[network] atlas is for segmentation")
+        if self.federation.momentum is not None and self.federation.algorithm != "fedavgm":
+            raise ValueError('[federation] momentum goes with algorithm = "fedavgm", and only with it')
         if self.private and self.federation.weights == "patients":
             raise ValueError('[federation] weights = "patients" would reveal counts; a private job has "equal"')
         return self

@@ -17,8 +17,7 @@ the global model once a round:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, Self
 
 from server.algorithms.fedavg import FedAvg
 from server.algorithms.fedavgm import FedAvgM
@@ -40,20 +39,20 @@ class Sums(Protocol):
 class Algorithm(Protocol):
     """How updates become a model."""
 
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """As this job wants it."""
+
     def begin(self, model: Arrays) -> Sums:
         """Start a round from this global model."""
 
 
-_ALGORITHMS: dict[str, Callable[[Job], Algorithm]] = {
-    "fedavg": lambda job: FedAvg(),
-    "fedavgm": lambda job: FedAvgM(job.federation.momentum),
-}
-_CLASSES: dict[str, type[Algorithm]] = {"fedavg": FedAvg, "fedavgm": FedAvgM}
+_ALGORITHMS: dict[str, type[Algorithm]] = {"fedavg": FedAvg, "fedavgm": FedAvgM}
 
 
 def describe() -> list[dict[str, str]]:
     """Name and one line of each, for `insitu-sim algorithms`."""
-    return [{"name": name, "what": (cls.__doc__ or "").strip().splitlines()[0]} for name, cls in _CLASSES.items()]
+    return [{"name": name, "what": (cls.__doc__ or "").strip().splitlines()[0]} for name, cls in _ALGORITHMS.items()]
 
 
 def check(job: Job) -> None:
@@ -70,4 +69,4 @@ def check(job: Job) -> None:
 def of(job: Job) -> Algorithm:
     """The job's algorithm."""
     check(job)
-    return _ALGORITHMS[job.federation.algorithm](job)
+    return _ALGORITHMS[job.federation.algorithm].of(job)

@@ -9,26 +9,36 @@ Under differential privacy the average is post-processing of what the sites rele
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 import numpy.typing as npt
 
 from shared.arrays import Arrays
+from shared.job import Job
+
+Change = dict[str, npt.NDArray[np.float64]]
 
 
 class FedAvg:
     """Federated averaging (McMahan et al. 2017): the weighted mean of the sites' models."""
 
-    def begin(self, model: Arrays) -> _WeightedSum:
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """It has nothing to choose."""
+        return cls()
+
+    def begin(self, model: Arrays) -> WeightedSum:
         """Start a round from this global model."""
-        return _WeightedSum(model)
+        return WeightedSum(model)
 
 
-class _WeightedSum:
+class WeightedSum:
     """Σ weight·(update − model) in float64, so that the order of arrival leaves no trace in the float32 result."""
 
     def __init__(self, model: Arrays) -> None:
         self._model = model
-        self._sums: dict[str, npt.NDArray[np.float64]] = {n: np.zeros(a.shape) for n, a in model.items()}
+        self._sums: Change = {n: np.zeros(a.shape) for n, a in model.items()}
         self._weight = 0.0
 
     def add(self, update: Arrays, *, weight: float) -> None:
@@ -41,8 +51,13 @@ class _WeightedSum:
         """The next global model; the same as the last one if nothing with weight came in."""
         if not self._weight:
             return self._model
-        return {name: (self._model[name] + change).astype(self._model[name].dtype) for name, change in self.mean().items()}
+        return moved(self._model, self.mean())
 
-    def mean(self) -> dict[str, npt.NDArray[np.float64]]:
-        """The weighted mean of the updates' changes; zeros if nothing with weight came in."""
+    def mean(self) -> Change:
+        """The weighted mean of what the updates change; zeros if nothing with weight came in."""
         return {name: total / (self._weight or 1.0) for name, total in self._sums.items()}
+
+
+def moved(model: Arrays, change: Change) -> Arrays:
+    """A model with a change added, in its own dtypes."""
+    return {name: (array + change[name]).astype(array.dtype) for name, array in model.items()}

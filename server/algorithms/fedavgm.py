@@ -1,4 +1,4 @@
-"""Federated averaging with momentum at the server.
+"""Federated averaging with momentum at the coordinator.
 
 Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification",
 2019 (arXiv:1909.06335), section 4: v ← βv + Δ, w ← w + v, where Δ is FedAvg's mean update and β the job's momentum.
@@ -10,19 +10,28 @@ Under differential privacy it is post-processing of what the sites release: it c
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import Self
 
-from server.algorithms.fedavg import FedAvg
+import numpy as np
+
+from server.algorithms.fedavg import Change, WeightedSum, moved
 from shared.arrays import Arrays
+from shared.job import Job
+
+_MOMENTUM = 0.9
 
 
 class FedAvgM:
-    """Federated averaging with momentum at the server (Hsu et al. 2019), for rounds of few steps."""
+    """Federated averaging with momentum at the coordinator (Hsu et al. 2019), for rounds of few steps."""
 
     def __init__(self, momentum: float) -> None:
         self._momentum = momentum
-        self._velocity: dict[str, npt.NDArray[np.float64]] = {}
+        self._velocity: Change = {}
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """With the job's momentum, or .9."""
+        return cls(_MOMENTUM if job.federation.momentum is None else job.federation.momentum)
 
     def begin(self, model: Arrays) -> _Moving:
         """Start a round from this global model."""
@@ -30,18 +39,16 @@ class FedAvgM:
 
 
 class _Moving:
-    def __init__(self, velocity: dict[str, npt.NDArray[np.float64]], momentum: float, model: Arrays) -> None:
+    def __init__(self, velocity: Change, momentum: float, model: Arrays) -> None:
         self._velocity, self._momentum, self._model = velocity, momentum, model
-        self._sums = FedAvg().begin(model)
+        self._sum = WeightedSum(model)
 
     def add(self, update: Arrays, *, weight: float) -> None:
         """Take in one site's model."""
-        self._sums.add(update, weight=weight)
+        self._sum.add(update, weight=weight)
 
     def step(self) -> Arrays:
         """The next global model."""
-        result = {}
-        for name, change in self._sums.mean().items():
+        for name, change in self._sum.mean().items():
             self._velocity[name] = self._momentum * self._velocity.get(name, np.zeros_like(change)) + change
-            result[name] = (self._model[name] + self._velocity[name]).astype(self._model[name].dtype)
-        return result
+        return moved(self._model, self._velocity)

@@ -57,7 +57,9 @@ def _neutral(job: Job) -> Job:
 def _pretrained(job: Job, say: Say | None) -> Arrays:
     network, task, preprocessing = networks.build(job), tasks.of(job), Preprocessing(job.images)
     phantoms = Phantoms.of(job)
-    optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
+    # A map of places, if there is one, stays zero: where things are in phantoms is not where they are in people.
+    learning = [parameter for name, parameter in network.named_parameters() if name != "atlas"]
+    optimizer = torch.optim.Adam(learning, lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     count = max(1, min(_MOST_IMAGES, _MOST_VOXELS // math.prod(job.images.size)))
     for step in range(STEPS):

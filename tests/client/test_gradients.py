@@ -89,6 +89,17 @@ def test_gradients_are_exact_for_every_network(name, size):
     assert_are(gradients.by_layers(network, job)(whole), by_backward(network, job, whole))
 
 
+@pytest.mark.parametrize("size", [[32, 32], [16, 16, 16]], ids=["2d", "3d"])
+@pytest.mark.parametrize("name", ["UNet", "UNETR", "DynUNet"])
+def test_gradients_are_exact_with_a_map_of_places(name, size):
+    job = job_for(name, size, atlas=5, **SMALL.get(name, {}))
+    network, whole = networks.build(job).double(), batch(job, (2, 1))
+    assert "atlas" in dict(network.named_parameters())
+    expected = by_backward(network, job, whole)
+    for way in (gradients.by_layers, gradients.by_vmap):
+        assert_are(way(network, job)(whole), expected)
+
+
 @pytest.mark.parametrize("name", ["UNet", "ResNet18", "ViT"])
 def test_several_images_of_a_patient_are_one_gradient_by_every_way(name, few):
     job = job_for(name, [32, 32], **SMALL.get(name, {}))
