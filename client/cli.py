@@ -114,6 +114,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     site = facts["site"]
     if not facts["running"]:
         lines = [f"{site}: not running; `insitu-client start` starts it"]
+    elif facts["since"] is None:
+        lines = [f"{site}: starting"]
     else:
         lines = [f"{site}: running since {console.when(facts['since'])} (process {facts['pid']})"]
         if facts["problem"]:

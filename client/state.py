@@ -2,7 +2,8 @@
 
 Each writes a file of its own, HOME/state/<part>.json, whole or not at all; nothing in them is of a patient.
 
-    daemon      pid, since, version, coordinator, and for each of its processes: pid, since, restarts, last_exit
+    daemon      pid, since, coordinator, and for each of its processes: pid, since, restarts, last_exit; or, where the
+                SuperNode is another user's, the folder in which that one says the same (client.link)
     supernode   pid, contact (when the coordinator last answered), problem (why it does not)
     executor    pid, ready, working (the message being answered), last (the last one that was)
     unanswered  the token and the address of the message being answered, for the next executor if this one dies of it
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from client import link
 from shared.files import is_held
 
 Part = Literal["daemon", "supernode", "executor", "unanswered"]
@@ -53,6 +55,11 @@ def summary(home: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"running": running, "last": executor.get("last")}
     if not running:
         return facts
+    silent = None
+    if "link" in daemon:
+        kept, supernode = link.standing(Path(daemon["link"]))
+        silent = link.problem(Path(daemon["link"]))
+        daemon |= {name: fact for name, fact in kept.items() if fact is not None}
     # What a process said before it was started anew says nothing about the one that runs now.
     started = daemon.get("supernode", {})
     if supernode.get("pid") != started.get("pid"):
@@ -67,9 +74,9 @@ def summary(home: Path) -> dict[str, Any]:
         "pid": daemon.get("pid"),
         "since": daemon.get("since"),
         "coordinator": daemon.get("coordinator"),
-        "connected": connected and supernode.get("problem") is None,
+        "connected": connected and (silent or supernode.get("problem")) is None,
         "contact": contact,
-        "problem": supernode.get("problem"),
+        "problem": silent or supernode.get("problem"),
         "ready": bool(executor.get("ready")),
         "working": working,
         "supernode": started,

@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from client import logs
 from client.data.records import Progress
 
 # A process takes a second or two to start and import. What the work takes is measured on the first pieces of it.
@@ -64,7 +65,7 @@ def _spread(
     # Never fork: the caller may have threads (torch, gRPC), and a forked child would inherit their locks.
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(workers, context, logs.guard_a_worker) as pool:
             for result in pool.map(work, arguments, chunksize=_CHUNK):
                 results.append(result)
                 tell()

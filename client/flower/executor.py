@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,9 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from client import state
+from client import egress, logs, state
 from shared import bundle, flat
 from shared.errors import InsituError, RefusalCode
-from shared.messages import Refusal
 from shared.processes import Orders
 
 log = logging.getLogger(__name__)
@@ -73,9 +72,23 @@ class TaskToken:
 
 
 class Patient(RuntimeHttpClient):
-    """Waits for a message whose task was taken before Flower had stored it."""
+    """Speaks to the SuperNode, and waits for a message whose task was taken before Flower had stored it.
+
+    Args:
+        address: host:port, or the path of a socket.
+        interceptors: of every request.
+    """
 
     _TRIES = 500
+
+    def __init__(self, address: str, *, interceptors: Sequence[Any] = ()) -> None:
+        path = address if address.startswith("/") else None
+        super().__init__(f"http://{'supernode' if path else address}", interceptors=interceptors, verify=False)
+        self._client.close()
+        # To nobody else: past any proxy that the environment names, and after no redirection. Plain HTTP within the
+        # machine: there is nothing to verify.
+        transport = httpx.HTTPTransport(uds=path, verify=False, trust_env=False)
+        self._client = httpx.Client(transport=transport, trust_env=False, timeout=_TIMEOUT_SECONDS)
 
     def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:  # noqa: N802 -- Flower's name
         """The message of the task."""
@@ -92,7 +105,7 @@ class Executor:
 
     Args:
         app: the ClientApp.
-        address: host:port of the SuperNode's runtime interface, on loopback.
+        address: of the SuperNode's runtime interface: host:port on loopback, or the path of its socket.
         secret: shared with the SuperNode.
         home: the site's, which the app finds in the context's `node_config`.
     """
@@ -102,14 +115,12 @@ class Executor:
         self._home = home
         self._token = TaskToken()
         self._client = Patient(
-            f"http://{address}",
+            address,
             interceptors=[
                 RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
                 SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({_ACQUIRE})),
                 self._token,
             ],
-            verify=False,  # plain HTTP on loopback: there is nothing to verify
-            timeout=_TIMEOUT_SECONDS,
         )
         self._facts: dict[str, Any] = {
             "pid": os.getpid(),
@@ -161,7 +172,7 @@ class Executor:
         try:
             message = message_from_proto(MessageProto.FromString(base64.b64decode(left["message"])))
             self._token.value = left["token"]
-            self._push(Refusal(code=RefusalCode.FAILED).pack(), message)
+            self._push(egress.packed(egress.refusal(RefusalCode.FAILED)), message)
         except Exception as error:
             log.warning("it is too late for that (%s)", type(error).__name__)
         finally:
@@ -188,12 +199,12 @@ class Executor:
         """What the site answers: the app's reply, or a refusal code whatever goes wrong."""
         if hashlib.sha256(fab).hexdigest() != bundle.DIGEST:
             log.warning("a run came with a bundle that is not ours: refused")
-            return Refusal(code=RefusalCode.PROTOCOL).pack()
+            return egress.packed(egress.refusal(RefusalCode.PROTOCOL))
         try:
             content = flat.restore(message.content)
         except ValueError as error:
             log.warning("a message is malformed: %s", error)
-            return Refusal(code=RefusalCode.MALFORMED).pack()
+            return egress.packed(egress.refusal(RefusalCode.MALFORMED))
         try:
             message.content = content
             reply = self._app(message, self._own(context))
@@ -202,7 +213,7 @@ class Executor:
             return reply.content
         except Exception:
             log.exception("the ClientApp failed")
-            return Refusal(code=RefusalCode.FAILED).pack()
+            return egress.packed(egress.refusal(RefusalCode.FAILED))
 
     def _own(self, context: Context) -> Context:
         """A context that says what this process knows, and nothing that the coordinator wrote."""
@@ -245,10 +256,8 @@ def load(name: str) -> ClientApp:
 def main() -> None:
     """Run until told to end, or until the daemon ends."""
     instructions = Orders().next()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("flwr").setLevel(logging.WARNING)
     home = Path(instructions["home"])
+    logs.of_process(home / "log" / "executor.log")
     executor = Executor(
         load(instructions["app"]),
         address=instructions["address"],

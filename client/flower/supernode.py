@@ -1,7 +1,7 @@
-"""Flower's SuperNode, started by the daemon as a process of its own: `python -m client.flower.supernode`.
+"""Flower's SuperNode, a process of its own: `python -m client.flower.supernode`, started by client.carrier's keeper.
 
-What is ours: it listens on a socket the daemon has bound to loopback; it does not sleep three seconds between two
-questions, which the coordinator holds instead; and it says how it stands in a file.
+What is ours: it listens on a socket that is bound already, to loopback or in the file system; it does not sleep three
+seconds between two questions, which the coordinator holds instead; and it says how it stands in a file.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ PROBLEMS = {
 
 
 def listen(states: NodeStateFactory, secret: bytes, descriptor: int, gate: Gate) -> uvicorn.Server:
-    """Serve the runtime interface, to whoever holds the secret, on the socket the daemon has bound to loopback."""
+    """Serve the runtime interface, to whoever holds the secret, on a socket that is bound already."""
     application = create_app(state_factory=states, superexec_auth_secret=secret)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -159,7 +159,7 @@ def adapt(gate: Gate, standing: Standing) -> None:
 
 
 def main() -> None:
-    """Run until told to end, or until the daemon ends."""
+    """Run until told to end, or until the process that started this one ends."""
     instructions = Orders().next()
     home = Path(instructions["home"])
     update_console_handler(level=logging.WARNING, timestamps=True, colored=False)
