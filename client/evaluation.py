@@ -27,9 +27,7 @@ class Held(Patients, Protocol):
         """Millimetres between the voxels of the preprocessed image."""
 
 
-def measured(
-    network: nn.Module, cohort: Held, job: Job, *, device: torch.device, watch: Watch = nothing
-) -> Measure:
+def measured(network: nn.Module, cohort: Held, job: Job, *, device: torch.device, watch: Watch = nothing) -> Measure:
     """What the network says of every patient, gathered in a measure.
 
     Args:
