@@ -37,6 +37,7 @@ CLAIM = (
 )
 
 _DECIMALS = 1000  # a noise multiplier is calibrated to 1/1000
+_FEW = 4
 _LEAST, _RUNGS = 50, 205  # in those units: .05, and 5 % more with every rung up to 1000
 
 
@@ -59,6 +60,16 @@ def epsilon(history: History, *, delta: float) -> float:
 def rdp_epsilon(history: History, *, delta: float) -> float:
     """The same by RDP alone: looser, quicker, and the check on `epsilon`."""
     return _rdp_epsilon(_merged(history), _possible(delta))
+
+
+def is_quick(history: History) -> bool:
+    """Whether `epsilon` takes a moment: with more different (σ, q) than a few the numerical bound takes seconds."""
+    return len(_merged(history)) <= _FEW
+
+
+def quick_epsilon(history: History, *, delta: float) -> float:
+    """`epsilon` where that takes a moment, and `rdp_epsilon` elsewhere."""
+    return epsilon(history, delta=delta) if is_quick(history) else rdp_epsilon(history, delta=delta)
 
 
 def within(history: History, *, delta: float, epsilon: float) -> bool:

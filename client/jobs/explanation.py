@@ -137,14 +137,13 @@ def _state(facts: dict[str, Any]) -> str:
 
 
 def _of_leaving(facts: dict[str, Any], leaves: dict[str, Any]) -> Iterator[str]:
-    megabytes = leaves["bytes_a_round"] / 1e6
     yield (
         f"What leaves: after each round the model's {facts['parameters']:,} parameters as training here changed them "
-        f"({megabytes:.1f} MB), {leaves['models']} times in a run; no image, no name, no text."
+        f"({_size(leaves['bytes_a_round'])}), {_times(leaves['models'])} in a run; no image, no name, no text."
     )
     noised = "noised, " if leaves["noised"] else ""
     how_often = [
-        f"{leaves[key]} times of the {split} patients"
+        f"{_times(leaves[key])} of the {split} patients"
         for key, split in (
             ("figures_of_validation_patients", "validation"),
             ("figures_of_test_patients", "test"),
@@ -162,16 +161,22 @@ def _of_leaving(facts: dict[str, Any], leaves: dict[str, Any]) -> Iterator[str]:
         yield f"The number of training patients ({facts['patients']['train']}) leaves with each round."
 
 
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def _of_privacy(facts: dict[str, Any]) -> Iterator[str]:
     privacy = facts["privacy"]
     if privacy is None:
         yield "Privacy: none. What leaves may be traced back to single patients."
         return
-    yield (
-        f"Privacy: ε = {privacy['epsilon']:g} at δ = {privacy['delta']:g} for each patient over the whole job. "
-        f"{accounting.CLAIM}"
-    )
+    yield f"Privacy: ε = {privacy['epsilon']:g} at δ = {privacy['delta']:g} for each patient over the whole job."
     yield (
         f"Budget: the dataset has spent ε = {privacy['dataset_spent']:.3f} of {privacy['dataset_budget']:g} "
         f"(δ = {privacy['dataset_delta']:g}); one run of this job brings it to {privacy['dataset_after']:.3f}."
     )
+    yield accounting.CLAIM

@@ -51,7 +51,7 @@ class Paid:
 
     Attributes:
         charges: number and link of each charge that pays for it.
-        epsilon: what the dataset has spent after it: at most so much, by the quick bound.
+        epsilon: what the dataset has spent after it, at most.
     """
 
     charges: tuple[tuple[int, str], ...]

@@ -115,7 +115,7 @@ class Ledger:
         histories = [books.history(dataset, split) for split in books.datasets.get(dataset, ())]
         return Paid(
             charges=tuple((number, books.links[number]) for number in numbers),
-            epsilon=max((accounting.rdp_epsilon(history, delta=delta) for history in histories), default=0.0),
+            epsilon=max((accounting.quick_epsilon(history, delta=delta) for history in histories), default=0.0),
         )
 
     def history(

@@ -10,10 +10,6 @@ from client.ledger.ledger import Ledger
 from shared import accounting
 from shared.console import when
 
-# With more different (σ, q) than these the numerical bound takes many seconds, and a job each would be asked of it.
-_FEW = 4
-
-
 def overview(ledger: Ledger, datasets: Iterable[str] = ()) -> dict[str, Any]:
     """Budgets, jobs and decisions.
 
@@ -65,8 +61,6 @@ def _jobs(books: Books, dataset: str, split: str, delta: float) -> Iterator[dict
     for digest, charges in of_jobs.items():
         rounds = [entry for entry in charges if entry.run]
         more = merged([*(entry for _, entry in books.charges(dataset, split)), *rounds[-1:]])
-        at_most = len(more) > _FEW
-        bound = accounting.rdp_epsilon if at_most else accounting.epsilon
         yield {
             "dataset": dataset,
             "split": split,
@@ -76,8 +70,8 @@ def _jobs(books: Books, dataset: str, split: str, delta: float) -> Iterator[dict
             "charges": len(rounds),
             "epsilon": accounting.epsilon(merged(charges), delta=delta),
             "last": when(charges[-1].time),
-            "after": bound(more, delta=delta) if rounds else None,
-            "at_most": at_most,
+            "after": accounting.quick_epsilon(more, delta=delta) if rounds else None,
+            "at_most": not accounting.is_quick(more),
         }
 
 
