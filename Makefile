@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +37,15 @@ test: lint
 
 bench: setup
 	$(BIN)/insitu-sim bench
+
+# Every parser for SECONDS; what is found is left in build/fuzz. Nothing but this needs atheris: it is not in the lock.
+SECONDS ?= 60
+fuzz: setup
+	$(BIN)/pip install --quiet atheris==3.0.0
+	for target in $$($(BIN)/python tests/fuzzing/fuzz.py); do \
+		echo "fuzzing $$target"; \
+		OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing/fuzz.py $$target --seconds $(SECONDS) || exit 1; \
+	done
 
 # Everything that make and the tools have made here.
 clean:

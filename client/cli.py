@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from client import credentials
+from client import credentials, logs
 from client.audit import Record
 from client.audit.cli import app as audit_app
 from client.data.cli import app as data_app
@@ -145,6 +145,7 @@ def _message(facts: dict[str, Any]) -> str:
 
 def main() -> NoReturn:
     """Entry point."""
+    logs.guard()  # of an exception that nobody foresaw no text is shown: a terminal's output is kept, too
     console.run(app)
 
 

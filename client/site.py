@@ -252,6 +252,8 @@ class Site:
             ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadInput(f"not valid TOML: {error}", file=file) from None
+        except (RecursionError, ValueError):  # a thousand brackets, a number of a thousand digits
+            raise BadInput("not valid TOML: nested too deeply, or a number too long", file=file) from None
         try:
             return cls(Path(home), SiteConfig.model_validate(data))
         except ValidationError as error:

@@ -64,6 +64,7 @@ def _read(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], str]:
         shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
     except Exception:  # NumPy evaluates a header as a Python literal: there is no list of what may come up
         raise ValueError("the header is malformed") from None
-    if fortran_order or dtype.kind not in "fiub":
+    # A negative length would be taken for "as many as there are".
+    if fortran_order or dtype.kind not in "fiub" or any(length < 0 for length in shape):
         raise ValueError("not plain numbers in C order")
     return dtype, shape, str(dtype)

@@ -93,8 +93,8 @@ def _check_class_names(job: Job, candidate: Candidate) -> None:
     if strange := [name for name in names if class_index(name, job.classes, candidate.mapping) is None]:
         raise Refused(
             RefusalCode.LABELS,
-            f"{candidate.name}: the label {strange[0]!r} ({names[strange[0]]['images']} images) is none of the classes "
-            f"{', '.join(job.classes)}; map it with --map",
+            f"{candidate.name}: a label of {names[strange[0]]['images']} images is none of the classes "
+            f"{', '.join(job.classes)}; `insitu-client data show {candidate.name}` lists the labels: map it with --map",
         )
 
 
@@ -103,7 +103,7 @@ def _check_segments(job: Job, candidate: Candidate, facts: Mapping[str, Any]) ->
     if wrong := outside(values, len(job.classes)):
         raise Refused(
             RefusalCode.LABELS,
-            f"{candidate.name}: {facts['indices'][str(wrong[0])]} has the value {wrong[0]}; expected class indices "
+            f"{candidate.name}: a mask has the value {wrong[0]}; expected class indices "
             f"from 0 to {len(job.classes) - 1} ({', '.join(job.classes)})",
         )
     if facts["index_masks"]:
@@ -113,6 +113,6 @@ def _check_segments(job: Job, candidate: Candidate, facts: Mapping[str, Any]) ->
     if absent := [name for index, name in enumerate(job.classes) if index and index not in met]:
         raise Refused(
             RefusalCode.LABELS,
-            f"{candidate.name}: no segment is labelled {absent[0]!r}; the labels there are {', '.join(names)}; "
-            f"map one with --map",
+            f"{candidate.name}: no segment is labelled {absent[0]!r}; `insitu-client data show {candidate.name}` lists "
+            f"the labels there are: map one with --map",
         )

@@ -24,6 +24,9 @@ PICTURES = (".png", ".jpg", ".jpeg")
 MAX_CHANNELS = 16
 _MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 
+# Logs do not name files, which may be called after a patient.
+ADD_AGAIN = "run `insitu-client data add` again, which names the files it leaves out"
+
 Array = npt.NDArray[np.float32]
 
 
@@ -47,11 +50,9 @@ def read(item: Item) -> tuple[Array, npt.NDArray[np.float64] | None]:
         with quiet():
             array = _read(item.kind, item.files)
     except Unusable as why:
-        raise InsituError(f"{item.files[0]}: {why}; run `insitu-client data add` again") from None
+        raise InsituError(f"an image of patient {item.patient}: {why}; {ADD_AGAIN}") from None
     if array.shape[: item.picture.dimensions] != item.picture.shape:
-        raise InsituError(
-            f"{item.files[0]} has another size than when it was added; run `insitu-client data add` again"
-        )
+        raise InsituError(f"an image of patient {item.patient} has another size than when it was added; {ADD_AGAIN}")
     affine = item.picture.affine
     return array, None if affine is None else np.array(affine)
 

@@ -37,19 +37,19 @@ def class_mask(item: Item, classes: Sequence[str], mapping: Mapping[str, str]) -
     that comes later in `classes` wins: list an organ before the lesions inside it.
 
     Raises:
-        Refused: `labels`, with file and value in the detail, for an index outside the classes.
+        Refused: `labels`, with pseudonym and value in the detail, for an index outside the classes.
         InsituError: if a file has changed or gone since it was registered.
     """
     result = np.zeros(item.picture.shape, dtype=np.uint8)
     try:
         if item.segments is None:
             values = index_mask(item.masks[0], item.picture)
-            result[...] = _checked(values, len(classes), item.masks[0])
+            result[...] = _checked(values, len(classes), item.patient)
             return result
         uids = instance_uids(item.files)
         found = [named for file in item.masks for named in lay(file, uids, item.picture).masks.items()]
     except Unusable as why:
-        raise InsituError(f"{item.masks[0]}: {why}; run `insitu-client data add` again") from None
+        raise InsituError(f"a mask of patient {item.patient}: {why}; {images.ADD_AGAIN}") from None
     for label, mask in found:
         index = class_index(label, classes, mapping)
         if index is not None:
@@ -64,10 +64,10 @@ def outside(values: Sequence[int], classes: int) -> list[int]:
     return [value for value in values if not 0 <= value < classes]
 
 
-def _checked(values: Indices, classes: int, file: str) -> Indices:
+def _checked(values: Indices, classes: int, patient: str) -> Indices:
     present = [int(value) for value in np.unique(values)]
     if wrong := outside(present, classes):
-        detail = f"{file} has the value {wrong[0]}, expected class indices from 0 to {classes - 1}"
+        detail = f"a mask of patient {patient} has the value {wrong[0]}, expected indices from 0 to {classes - 1}"
         raise Refused(RefusalCode.LABELS, detail)
     return np.minimum(values, 1) if classes == 2 else values
 

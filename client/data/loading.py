@@ -42,7 +42,7 @@ class _Recipe:
         """The class of a whole image."""
         index = labels.class_index(item.label or "", self.classes, self.mapping)
         if index is None:
-            detail = f"{item.files[0]} has the label {item.label!r}, which is none of {', '.join(self.classes)}"
+            detail = f"an image of patient {item.patient} has a label that is none of {', '.join(self.classes)}"
             raise Refused(RefusalCode.LABELS, detail)
         return index
 
@@ -148,6 +148,7 @@ def _key(item: Item, recipe: _Recipe) -> str:
         try:
             status = os.stat(file)
         except OSError as error:
-            raise InsituError(f"{file}: {error.strerror}; put it back, or run `insitu-client data add` again") from None
+            what = f"a file of patient {item.patient}: {error.strerror}"
+            raise InsituError(f"{what}; put it back, or {images.ADD_AGAIN}") from None
         sha.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return sha.hexdigest()

@@ -81,7 +81,9 @@ def parse(path: Path) -> list[Row]:
 def _check_header(path: Path, header: list[str]) -> None:
     expected = "expected patient,image,mask|label[,split]"
     if unknown := [name for name in header if name not in _COLUMNS]:
-        raise BadInput(f"row 1: unknown column {unknown[0][:40]!r}; {expected}", file=path)
+        # Without any name that is known, this is no header: the first row of patients stands there.
+        quoted = f" {unknown[0][:40]!r}" if set(header) & set(_COLUMNS) else ""
+        raise BadInput(f"row 1: unknown column{quoted}; {expected}", file=path)
     if missing := [name for name in ("patient", "image") if name not in header]:
         raise BadInput(f"row 1: there is no column {missing[0]!r}; {expected}", file=path)
     if "mask" not in header and "label" not in header:
@@ -178,7 +180,7 @@ def _find(manifest: Path, number: int, column: str, cell: str, wrong: list[str])
     except OSError:
         found = False
     if not found:
-        wrong.append(f"row {number}, column {column}: no such file: {cell[:200]}")
+        wrong.append(f"row {number}, column {column}: no such file")
         return None
     return path
 

@@ -10,6 +10,7 @@ from client.ledger.ledger import Ledger
 from shared import accounting
 from shared.console import when
 
+
 def overview(ledger: Ledger, datasets: Iterable[str] = ()) -> dict[str, Any]:
     """Budgets, jobs and decisions.
 

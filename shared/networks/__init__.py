@@ -32,7 +32,7 @@ def check(job: Job) -> None:
         BadInput: for a network that does not exist or is for the other task, an option that it does not have or does
             not take, and a size of images that it cannot take (with the nearest that it can).
     """
-    from shared.networks.construction import Unfit, attempt
+    from shared.networks.construction import Oversized, Unfit, attempt
     from shared.networks.sizes import Size, advice
 
     entry, options = _read(job)
@@ -46,6 +46,8 @@ def check(job: Job) -> None:
 
     try:
         attempt(entry, options, job, job.images.size)
+    except Oversized as error:
+        raise _oversized(entry, job, error) from None
     except Unfit as error:
         if (what := advice(job.images.size, takes)) is not None:
             raise BadInput(f"[images] size: {entry.name} cannot take {list(job.images.size)}; {what}") from None
@@ -67,13 +69,17 @@ def build(job: Job) -> nn.Module:
     """
     import torch
 
-    from shared.networks.construction import Unfit, construct
+    from shared.networks.construction import Oversized, Unfit, construct
 
     entry, options = _read(job)
     try:
+        with torch.device("meta"):  # counted before anything is allocated
+            construct(entry, options, job, job.images.size)
         with _DRAWING, torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(job.training.seed)  # torch.manual_seed would reach the GPUs' as well
             return construct(entry, options, job, job.images.size).train()
+    except Oversized as error:
+        raise _oversized(entry, job, error) from None
     except Unfit as error:
         raise _bad_option(entry, job, str(error)) from None
 
@@ -106,6 +112,10 @@ def _read(job: Job) -> tuple[Entry, Options]:
 
     entry = find(job)
     return entry, complete(entry, job.network.options, job.images.dimensions)
+
+
+def _oversized(entry: Entry, job: Job, error: Exception) -> BadInput:
+    return BadInput(f"[network] {', '.join(job.network.options)}: {entry.name} cannot be made so: {error}")
 
 
 def _bad_option(entry: Entry, job: Job, why: str) -> BadInput:

@@ -13,12 +13,18 @@ import torch
 from torch import nn
 
 from shared.job import Job
+from shared.networks import bounds
+from shared.networks.atlas import Atlas
 from shared.networks.catalogue import Entry
 from shared.networks.options import constructor
 
 
 class Unfit(Exception):
     """These options, or this size, do not make a network; the text says why in a line."""
+
+
+class Oversized(Unfit):
+    """These options make too large a network, whatever the size of images."""
 
 
 def construct(entry: Entry, options: Mapping[str, Any], job: Job, size: tuple[int, ...]) -> nn.Module:
@@ -33,12 +39,17 @@ def construct(entry: Entry, options: Mapping[str, Any], job: Job, size: tuple[in
     if entry.norm is not None and arguments.get(entry.norm) == "group":
         arguments[entry.norm] = _REPLACED_BY_GROUPS
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), bounds.counted():
             # What MONAI warns of here is an option without effect.
             warnings.filterwarnings("error", category=UserWarning, module=r"monai\.networks\.")
-            return fit(constructor(entry)(**arguments))
+            network = fit(constructor(entry)(**arguments))
+    except bounds.TooLarge as error:
+        raise Oversized(str(error)) from None
     except Exception as error:  # whatever the library raises for a value it does not take
         raise Unfit(_first_line(error)) from error
+    if job.network.atlas is None:
+        return network
+    return Atlas(network, classes=len(job.classes), size=size, every=job.network.atlas)
 
 
 # BatchNorm, from which the surgery makes GroupNorm; 1e-5 is the ε of both.
@@ -58,7 +69,7 @@ def attempt(entry: Entry, options: Mapping[str, Any], job: Job, size: tuple[int,
     with torch.device("meta"):
         network = construct(entry, options, job, size).train()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), bounds.computed_right(network):
                 logits = network(torch.empty(1, job.images.channels, *size))
         except Exception as error:  # as above
             raise Unfit(_first_line(error)) from error

@@ -21,6 +21,11 @@ def complete(entry: Entry, given: Mapping[str, Any], dimensions: int) -> Options
     Raises:
         BadInput: for a key that MONAI does not know or the job may not give, or a value of another kind than expected.
     """
+    from shared.networks import bounds
+
+    for key, value in given.items():  # first of all: what is left out follows from the lists that are given
+        if (why := bounds.plain(value)) is not None:
+            raise BadInput(f"[network] {key[:80]}: {why}")
     defaults = entry.defaults(given, dimensions)
     known = _known(entry)
     for key, value in given.items():

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,17 @@ def test_our_own_records_pass_and_exceptions_in_them_are_type_and_place(tmp_path
         record = logging.LogRecord("any", logging.ERROR, logs.__file__, 7, "round %d", (3,), sys.exc_info())
     handler.handle(record)
     assert (tmp_path / "log").read_text().rstrip().endswith("ERROR round 3: TypeError at an unknown place")
+
+
+@pytest.mark.parametrize("say", [warnings.warn, print, logging.error])
+def test_processes_that_read_scans_pass_nothing_on_to_the_terminal(say, monkeypatch, capfd):
+    monkeypatch.setattr(parallel, "_MEASURED", 0)
+    monkeypatch.setattr(parallel, "_WORTH_IT", -1.0)
+    monkeypatch.setattr(parallel.os, "cpu_count", lambda: 2)
+    parallel.each(say, [f"of {MARKER}"] * 4)
+    out, err = capfd.readouterr()
+    assert "withheld" in err
+    assert MARKER not in out + err
 
 
 def test_an_exception_is_our_own_message_or_its_type_and_our_lines():

@@ -97,5 +97,5 @@ models = st.dictionaries(
 @given(models, st.integers(0, 2**40), st.dictionaries(st.sampled_from(["dice", "loss"]), st.floats(allow_nan=False)))
 def test_any_reply_comes_back_bit_for_bit(model, number, numbers):
     reply = Update(round=number, model=model, numbers=numbers)
-    again = replies._read(replies._bytes(reply))
+    again = replies.read(replies._bytes(reply))
     assert packed(again) == packed(reply)

@@ -1,6 +1,7 @@
 """What is flattened comes back as it was; what was tampered with does not come back."""
 
 import io
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -118,3 +119,22 @@ def test_the_bundle_is_the_same_bytes_everywhere_and_holds_no_code():
 
 def test_the_bundle_speaks_the_protocol_of_the_messages():
     assert bundle.PROTOCOL == messages.PROTOCOL
+
+
+@pytest.mark.parametrize(
+    "shape", ["[1e999]", "[-1]", "[1.5]", '["3"]', "[true]", "[99999999999999999999]", "7", "[[1]]"]
+)
+def test_a_shape_that_is_none_is_a_value_error(shape):
+    header = f'{{"a":["arrays",[["b","float32",{shape},"numpy.ndarray",0]]]}}'.encode()
+    with pytest.raises(ValueError, match="malformed"):
+        flat.restore(_packed([len(header).to_bytes(4, "big") + header]))
+
+
+def test_what_is_only_declared_is_not_allocated():
+    header = b'{"a":["arrays",[["b","float32",[1000000,1000000],"numpy.ndarray",1000000000000]]]}'
+    for content in (len(header).to_bytes(4, "big") + header, (2**32 - 1).to_bytes(4, "big") + b"{}"):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"."):
+            flat.restore(_packed([content]))
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+        tracemalloc.stop()

@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -85,3 +86,15 @@ def test_no_bytes_make_it_fail_otherwise(garbage, at):
             npy.unpack(raw(ONE, data=data))
         except ValueError:
             continue
+
+
+@pytest.mark.parametrize("shape", [(10**6, 10**6), (2**62, 4), (2**40,), (-1,), (-4,)])
+def test_what_is_only_declared_is_not_allocated(shape):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    for content in (b"", b"\0" * 16):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"reshape|plain|size|buffer|large"):
+            npy.unpack(raw(ONE, shape=shape, data=stream.getvalue() + content))
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+        tracemalloc.stop()

@@ -40,13 +40,15 @@ def test_a_black_and_white_mask_has_two_classes(tmp_path, bright):
 
 
 @pytest.mark.parametrize(("values", "classes"), [([0, 2], 2), ([0, 1, 255], 2), ([0, 1, 3], 3), ([0, 255], 3)])
-def test_an_index_outside_the_classes_is_refused_with_file_and_value(tmp_path, values, classes):
+def test_an_index_outside_the_classes_is_refused_with_pseudonym_and_value(tmp_path, values, classes):
     image = scans.picture(tmp_path / "i.png", np.arange(64, dtype=np.uint8).reshape(8, 8))
     mask = scans.picture(tmp_path / "m.png", np.resize(np.array(values, dtype=np.uint8), (8, 8)))
+    drawn = item(image, mask)
     with pytest.raises(Refused) as refused:
-        class_mask(item(image, mask), [f"class {n}" for n in range(classes)], {})
+        class_mask(drawn, [f"class {n}" for n in range(classes)], {})
     assert refused.value.code == RefusalCode.LABELS
-    assert "m.png" in refused.value.detail
+    assert f"patient {drawn.patient} " in refused.value.detail
+    assert "m.png" not in refused.value.detail
     assert str(values[-1]) in refused.value.detail
 
 

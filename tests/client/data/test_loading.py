@@ -129,11 +129,12 @@ def test_two_processes_may_fill_one_cache_at_once(registered, job, tmp_path):
     assert len(cached(registered)) == 2 * len(cohort)
 
 
-def test_a_file_that_is_gone_is_named(registered, job, tmp_path):
+def test_a_file_that_is_gone_is_said_by_its_patients_pseudonym(registered, job, tmp_path):
     for path in (tmp_path / "png").glob("i*.png"):
         path.unlink()
-    with pytest.raises(InsituError, match=r"i\d+-\d.png.*add"):
+    with pytest.raises(InsituError, match=r"patient [0-9a-f]{32}: .*add") as gone:
         Cohort(registered, "data", job, "test")
+    assert "png" not in str(gone.value)
 
 
 def test_a_mask_that_changed_to_a_value_outside_the_classes_is_refused(registered, job, tmp_path):

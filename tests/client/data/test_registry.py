@@ -311,13 +311,14 @@ class TestSelecting:
     def test_without_any_dataset_there_is_none(self, site):
         assert self.refused(Registry(site), job())[0] == RefusalCode.NO_DATASET
 
-    def test_a_class_that_no_segment_has_is_refused_and_the_labels_there_are_named(self, site, tree):
+    def test_a_class_that_no_segment_has_is_refused_and_no_label_is_quoted(self, site, tree):
         registry = Registry(site)
         registry.add("ct", tree)
         code, detail = self.refused(registry, job())
         assert code == RefusalCode.LABELS
         assert "'lesion'" in detail
-        assert "Liver tumor" in detail
+        assert "`insitu-client data show ct` lists the labels" in detail
+        assert "Liver tumor" not in detail
 
     def test_a_class_less_than_the_segments_is_background(self, site, tree):
         registry = Registry(site)
@@ -342,7 +343,8 @@ class TestSelecting:
         wanted = job(task="classification", classes=["benign", "malignant"], images={"size": [16, 16]})
         code, detail = self.refused(registry, wanted)
         assert code == RefusalCode.LABELS
-        assert "'unsure'" in detail
+        assert "a label of 1 images" in detail
+        assert "unsure" not in detail
 
     def test_dimensions_channels_and_spacing_have_to_agree(self, site, tmp_path):
         registry = Registry(site)
