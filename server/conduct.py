@@ -1,4 +1,4 @@
-"""One run from its row in the store to its final model, however it ends."""
+"""One run from its row in the store to its final model; one that broke off goes on after its last round."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 
 from flwr.serverapp import Grid
 
-from server import pretraining
+from server import algorithms, pretraining
+from server.observers import checkpoint
 from server.observers.checkpoint import Checkpoint
 from server.observers.record import Record
 from server.rounds import Federation
@@ -24,15 +25,18 @@ def conduct(grid: Grid, store: Store, run_id: str) -> None:
         InsituError: as it ended, after it is in the store.
     """
     run = store.run(run_id)
+    algorithm = algorithms.of(run.job)
     federation = Federation(
         grid=grid,
         job=run.job,
         run=run.id,
         sites={site.node_id: name for name, site in store.sites().items()},
+        algorithm=algorithm,
         observers=(Checkpoint(store.folder(run.id), run.job), Record(store, run.id)),
     )
     try:
-        federation.train(_initial(store, run))
+        model, done = _begin(store, run, algorithm)
+        federation.train(model, done=done)
     except InsituError as error:
         store.set_status(run.id, "failed", str(error))
         raise
@@ -41,6 +45,18 @@ def conduct(grid: Grid, store: Store, run_id: str) -> None:
         store.set_status(run.id, "failed", f"the coordinator failed ({type(error).__name__}); its log says more")
         raise
     store.set_status(run.id, "completed")
+
+
+def _begin(store: Store, run: RunRow, algorithm: algorithms.Algorithm) -> tuple[Arrays, int]:
+    """Where the run begins, or goes on: the model, and how many rounds are done."""
+    folder, rows = store.folder(run.id), store.rounds(run.id)
+    if not rows and not checkpoint.of_round(folder, 0).exists():
+        return _initial(store, run), 0
+    done, model, state = checkpoint.resume(folder, rows)
+    algorithm.restore(state)
+    log.info("%s goes on after round %d", run.id, done)
+    store.set_status(run.id, "running")
+    return model, done
 
 
 def _initial(store: Store, run: RunRow) -> Arrays:

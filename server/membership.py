@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from server.asking import REJECTED, UNAVAILABLE
 from server.store import ACCEPTED
 from shared.errors import RefusalCode, Refused
 from shared.messages import Accepted, Offer, Refusal, read_reply
 
-UNAVAILABLE = "unavailable"
-REJECTED = "rejected"
 # Codes after which a site is asked again: what they say may change without the coordinator's doing.
 _MAY_CHANGE = frozenset({RefusalCode.PENDING, RefusalCode.INBOX_FULL, RefusalCode.LEDGER, RefusalCode.RECORD})
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 1.0, 30.0

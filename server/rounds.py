@@ -8,39 +8,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server import algorithms
-from server.membership import REJECTED, UNAVAILABLE, Membership
+from server.algorithms import Algorithm, Sums
+from server.asking import Asking, reasons
+from server.membership import Membership
 from server.observers import Observer
 from server.store import ACCEPTED, RoundRow
 from shared import arrays
 from shared.arrays import Arrays, StructureError
-from shared.errors import InsituError, Refused
+from shared.errors import InsituError
 from shared.job import Job
-from shared.messages import (
-    EvaluateRequest,
-    Figures,
-    Offer,
-    Refusal,
-    TrainRequest,
-    Update,
-    read_reply,
-)
+from shared.messages import EvaluateRequest, Figures, Offer, TrainRequest, Update
 
 log = logging.getLogger(__name__)
 
-# Why a site is missing, beside the codes of its own refusals.
-LATE = "late"
-
-_POLL_SECONDS = 0.02
-
-_R = TypeVar("_R", Update, Figures)
+_PAUSE_SECONDS = 0.2
 
 
 class RunFailed(InsituError):
@@ -56,34 +42,39 @@ class Federation:
         job: what is trained.
         run: the coordinator's name of the run.
         sites: Flower's node id of each site that may be asked → its name.
+        algorithm: of the job; with the state of the rounds before, where there were any.
     """
 
     grid: Grid
     job: Job
     run: str
     sites: Mapping[int, str]
+    algorithm: Algorithm
     observers: Sequence[Observer] = field(default=())
 
-    def train(self, model: Arrays) -> Arrays:
-        """All rounds of the job, from this initial model, and one last exchange for the final figures.
+    def train(self, model: Arrays, *, done: int = 0) -> Arrays:
+        """The rounds of the job that are left, and one last exchange for the final figures.
+
+        Args:
+            model: the initial one, or the one after the rounds that are done.
+            done: how many.
 
         Raises:
-            RunFailed: if a round stays below the job's quorum.
+            RunFailed: if the run stays below the job's quorum.
         """
-        algorithm = algorithms.of(self.job)
-        for observer in self.observers:
-            observer.began(model)
+        if not done:
+            for observer in self.observers:
+                observer.began(model)
         membership = Membership(
             grid=self.grid, offer=Offer(job=self.job, run=self.run), sites=self.sites, told=self._tell
         )
         self._gather(membership)
-        for number in range(1, self.job.federation.rounds + 1):
+        for number in range(done + 1, self.job.federation.rounds + 1):
             membership.look()
-            members = membership.accepted
-            model, row = self._round(algorithm, number, model, members)
+            model, row = self._round(number, model, membership)
             for observer in self.observers:
-                observer.round_ended(row, model)
-        figures = self._figures(model, membership.accepted)
+                observer.round_ended(row, model, self.algorithm.state())
+        figures = self._figures(model, membership)
         for observer in self.observers:
             observer.ended(model, figures)
         return model
@@ -92,112 +83,97 @@ class Federation:
         for observer in self.observers:
             observer.standings_changed(standings)
 
+    def _say(self, what: str) -> None:
+        for observer in self.observers:
+            observer.waits(what)
+
     def _gather(self, membership: Membership) -> None:
         """Wait for the quorum: for sites to come, and for their operators to say yes."""
         job = self.job.federation
-        deadline = time.monotonic() + job.join_deadline.total_seconds()
+        deadline = time.monotonic() + job.quorum_deadline.total_seconds()
         while True:
             membership.look()
-            here, taking_part, refused = len(self.sites), len(membership.accepted), membership.refused
+            here, taking_part = len(self.sites), len(membership.accepted)
             if taking_part >= job.min_sites and not membership.asking:
                 return
-            if here - len(refused) < job.min_sites or time.monotonic() > deadline:
-                raise RunFailed(
-                    f"{taking_part} of {here} sites take part, {job.min_sites} needed"
-                    f"{_reasons({site: code for site, code in membership.standings.items() if code != ACCEPTED})}"
-                )
-            time.sleep(10 * _POLL_SECONDS)
+            if here - len(membership.refused) < job.min_sites or time.monotonic() > deadline:
+                apart = {site: code for site, code in membership.standings.items() if code != ACCEPTED}
+                raise RunFailed(f"{taking_part} of {here} sites take part, {job.min_sites} needed{reasons(apart)}")
+            time.sleep(_PAUSE_SECONDS)
 
-    def _round(
-        self, algorithm: algorithms.Algorithm, number: int, model: Arrays, members: Mapping[int, str]
-    ) -> tuple[Arrays, RoundRow]:
-        job = self.job.federation
+    def _round(self, number: int, model: Arrays, membership: Membership) -> tuple[Arrays, RoundRow]:
         started = time.monotonic()
-        deadline = started + job.round_deadline.total_seconds()
-        structure = arrays.structure(model)
-        sums = algorithm.begin(model)
-        contributed: list[str] = []
-        missing: dict[str, str] = {}
+        sums, structure = self.algorithm.begin(model), arrays.structure(model)
         numbers: dict[str, dict[str, float]] = {}
-        request = TrainRequest(job=self.job, run=self.run, round=number, model=model)
-        for node, reply in self._ask(members, request, Update, group=str(number), deadline=deadline):
-            site = members[node]
-            if not isinstance(reply, Update):
-                missing[site] = reply
-                continue
-            try:
-                arrays.check(reply.model, structure)
-                weight = self._weight(reply)
-            except (StructureError, KeyError) as error:
-                log.warning("round %d: the update of %s does not count: %s", number, site, error)
-                missing[site] = REJECTED
-                continue
-            sums.add(reply.model, weight=weight)
-            contributed.append(site)
-            numbers[site] = reply.numbers
-        if len(contributed) < job.min_sites:
-            raise RunFailed(
-                f"round {number}: {len(contributed)} of {len(members)} sites contributed, "
-                f"{job.min_sites} needed{_reasons(missing)}"
-            )
+        asking = Asking(
+            self.grid,
+            TrainRequest(job=self.job, run=self.run, round=number, model=model),
+            Update,
+            group=str(number),
+        )
+        asking.ask(membership.accepted)
+        while self._waits(number, asking, len(numbers), time.monotonic() - started, membership):
+            for node, update in asking.answers():
+                if self._counts(sums, update, structure):
+                    numbers[self.sites[node]] = update.numbers
+                else:
+                    log.warning("round %d: the update of %s does not count", number, self.sites[node])
+                    asking.reject(node)
         model = sums.step()
         row = RoundRow(
             round=number,
             seconds=time.monotonic() - started,
-            contributed=tuple(sorted(contributed)),
-            missing=missing,
+            contributed=tuple(sorted(numbers)),
+            missing=asking.close(),
             numbers=numbers,
             model=arrays.digest(model),
         )
         return model, row
 
-    def _weight(self, update: Update) -> float:
-        return 1.0 if self.job.federation.weights == "equal" else update.numbers["training_patients"]
+    def _waits(self, number: int, asking: Asking[Update], there: int, seconds: float, membership: Membership) -> bool:
+        """Whether a round waits for more updates.
 
-    def _figures(self, model: Arrays, members: Mapping[int, str]) -> dict[str, dict[str, float]]:
-        """What the sites say of the final model, where the job asks them."""
-        if not self.job.federation.evaluate_at_end:
-            return {}
-        request = EvaluateRequest(job=self.job, run=self.run, round=self.job.federation.rounds, model=model)
-        deadline = time.monotonic() + self.job.federation.round_deadline.total_seconds()
-        replies = self._ask(members, request, Figures, group="final", deadline=deadline)
-        return {members[node]: reply.numbers for node, reply in replies if isinstance(reply, Figures)}
+        With its quorum it waits for those that are at work, until the round's deadline. Below it waits for everybody
+        who may still come, and says so.
 
-    def _ask(
-        self, nodes: Collection[int], request: TrainRequest, expected: type[_R], *, group: str, deadline: float
-    ) -> Iterator[tuple[int, _R | str]]:
-        """Ask these nodes, and yield each one's reply, or the code of why there is none, as it comes.
-
-        A reply is forgotten once the next one is asked for: memory does not grow with the number of sites.
+        Raises:
+            RunFailed: if nobody may, or the time for that is over.
         """
-        content = request.pack()
-        messages = [
-            Message(content, dst_node_id=node, message_type=request.flower_type, group_id=group) for node in nodes
-        ]
-        waiting = dict(zip(self.grid.push_messages(messages), nodes, strict=True))
-        del messages, content
-        while waiting and time.monotonic() <= deadline:
-            arrived = list(self.grid.pull_messages(list(waiting)))
-            if not arrived:
-                time.sleep(_POLL_SECONDS)
-            while arrived:
-                message = arrived.pop()
-                node = waiting.pop(message.metadata.reply_to_message_id)
-                yield node, self._read(message, node, expected)
-        for node in waiting.values():
-            yield node, LATE
+        job = self.job.federation
+        if there >= job.min_sites:
+            return asking.open and seconds <= job.round_deadline.total_seconds()
+        if asking.open and seconds <= job.round_deadline.total_seconds():
+            return True
+        missing = asking.missing if asking.hopeful else asking.close()
+        what = f"round {number}: {there} of {len(membership.accepted)} sites contributed, {job.min_sites} needed"
+        if not asking.hopeful or seconds > job.quorum_deadline.total_seconds():
+            raise RunFailed(f"{what}{reasons(missing)}")
+        self._say(f"{what}{reasons(missing)}; waiting for more")
+        membership.look()
+        asking.ask(membership.accepted)
+        return True
 
-    def _read(self, message: Message, node: int, expected: type[_R]) -> _R | str:
-        if message.has_error():
-            log.warning("%s cannot be reached (code %s)", self.sites[node], message.error.code)
-            return UNAVAILABLE
+    def _counts(self, sums: Sums, update: Update, structure: arrays.Structure) -> bool:
+        """Add an update up, if it is one of the model's and says the weight that the job goes by."""
         try:
-            reply = read_reply(message.content, expected)
-        except Refused as error:
-            log.warning("the reply of %s does not count: %s", self.sites[node], error)
-            return REJECTED
-        return str(reply.code) if isinstance(reply, Refusal) else reply
+            arrays.check(update.model, structure)
+            weight = 1.0 if self.job.federation.weights == "equal" else update.numbers["training_patients"]
+        except (StructureError, KeyError):
+            return False
+        sums.add(update.model, weight=weight)
+        return True
 
-
-def _reasons(missing: Mapping[str, str]) -> str:
-    return f" ({', '.join(f'{site}: {code}' for site, code in sorted(missing.items()))})" if missing else ""
+    def _figures(self, model: Arrays, membership: Membership) -> dict[str, dict[str, float]]:
+        """What the sites say of the final model, where the job asks them."""
+        job = self.job.federation
+        if not job.evaluate_at_end:
+            return {}
+        request = EvaluateRequest(job=self.job, run=self.run, round=job.rounds, model=model)
+        asking: Asking[Figures] = Asking(self.grid, request, Figures, group="final")
+        asking.ask(membership.accepted)
+        deadline = time.monotonic() + job.round_deadline.total_seconds()
+        figures: dict[str, dict[str, float]] = {}
+        while asking.open and time.monotonic() <= deadline:
+            figures |= {self.sites[node]: reply.numbers for node, reply in asking.answers()}
+        asking.close()
+        return figures

@@ -249,7 +249,8 @@ class Federation(_Section):
         momentum: of the coordinator's step, with `fedavgm` and only with it; .9 by default.
         weights: `equal`, or `patients` (by the number of training patients, which a private job may not reveal).
         min_sites: the quorum; a round with fewer updates does not count.
-        join_deadline: how long a run waits for its quorum: for sites to be there and for their operators to say yes.
+        quorum_deadline: how long a run waits for its quorum: for sites to be there and for their operators to say yes,
+            and in a round for those that had trouble to come back.
         round_deadline: after which a round goes on without the late sites, if it has its quorum.
         evaluate_every: rounds between the sites' figures of the incoming model on their validation patients; 0 for
             none. By default 1, and 0 under privacy: each release is charged to those patients, and the more releases
@@ -261,7 +262,7 @@ class Federation(_Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 30
     min_sites: Count = 1
-    join_deadline: Duration = timedelta(days=7)
+    quorum_deadline: Duration = timedelta(days=7)
     round_deadline: Duration = timedelta(hours=2)
     weights: Literal["equal", "patients"] = "equal"
     evaluate_every: Annotated[int, Field(ge=0)] | None = None

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from flwr.common.constant import Status, SubStatus
 from flwr.supercore.logger import FLOWER_LOGGER, update_console_handler
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.main import create_app
-from flwr.supernode.nodestate import NodeStateFactory
+from flwr.supernode.nodestate import NodeState, NodeStateFactory
 
 from client import state
 from shared import identity
@@ -141,6 +142,19 @@ def listen(states: NodeStateFactory, secret: bytes, descriptor: int, gate: Gate)
     return server
 
 
+def forget_what_never_came(state: NodeState) -> None:
+    """Drop a message whose run ended while its pieces were being fetched.
+
+    Flower leaves it and its task where they are, and the executor would be given that task first, and wait for the
+    pieces for ever. Flower brings one message at a time: when it has brought none, there is nothing else to drop.
+    """
+    left = state.get_tasks(statuses=[Status.PENDING, Status.STARTING, Status.RUNNING])
+    for task in left:
+        state.finish_task(task.task_id, SubStatus.FAILED, "its run ended before its message was here")
+    if left:
+        state.delete_messages()
+
+
 def adapt(gate: Gate, standing: Standing) -> None:
     """Change what Flower's loop calls: all that is changed of Flower on this side is changed here."""
     pull = loop._pull_and_store_message
@@ -150,6 +164,8 @@ def adapt(gate: Gate, standing: Standing) -> None:
         standing.contact()
         if run is not None:
             gate.open()
+        else:
+            forget_what_never_came(arguments["state"])
         return run
 
     loop._pull_and_store_message = pull_and_tell  # type: ignore[assignment]

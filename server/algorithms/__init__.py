@@ -46,6 +46,12 @@ class Algorithm(Protocol):
     def begin(self, model: Arrays) -> Sums:
         """Start a round from this global model."""
 
+    def state(self) -> Arrays:
+        """What it needs, beside the model, to go on after the last round."""
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from there."""
+
 
 _ALGORITHMS: dict[str, type[Algorithm]] = {"fedavg": FedAvg, "fedavgm": FedAvgM}
 

@@ -32,6 +32,13 @@ class FedAvg:
         """Start a round from this global model."""
         return WeightedSum(model)
 
+    def state(self) -> Arrays:
+        """Nothing but the model."""
+        return {}
+
+    def restore(self, state: Arrays) -> None:
+        """Nothing to restore."""
+
 
 class WeightedSum:
     """Σ weight·(update − model) in float64, so that the order of arrival leaves no trace in the float32 result."""

@@ -37,6 +37,14 @@ class FedAvgM:
         """Start a round from this global model."""
         return _Moving(self._velocity, self._momentum, model)
 
+    def state(self) -> Arrays:
+        """The velocity v."""
+        return dict(self._velocity)
+
+    def restore(self, state: Arrays) -> None:
+        """Go on with this velocity."""
+        self._velocity.update({name: array.astype(np.float64) for name, array in state.items()})
+
 
 class _Moving:
     def __init__(self, velocity: Change, momentum: float, model: Arrays) -> None:

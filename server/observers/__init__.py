@@ -18,8 +18,11 @@ class Observer(Protocol):
     def standings_changed(self, standings: Mapping[str, str]) -> None:
         """A site has said whether it takes part: name → `accepted`, or the code of why not."""
 
-    def round_ended(self, row: RoundRow, model: Arrays) -> None:
-        """A round has a new global model."""
+    def waits(self, what: str) -> None:
+        """The run cannot go on by itself for now: for whom it waits."""
+
+    def round_ended(self, row: RoundRow, model: Arrays, state: Arrays) -> None:
+        """A round has a new global model; `state` is what else the algorithm needs to go on from there."""
 
     def ended(self, model: Arrays, figures: Mapping[str, Mapping[str, float]]) -> None:
         """All rounds are done; `figures` is what the sites said of the final model."""

@@ -14,6 +14,7 @@ class Record:
     def __init__(self, store: Store, run: str) -> None:
         self._store = store
         self._run = run
+        self._waits = ""
 
     def began(self, model: Arrays) -> None:
         """The run is under way."""
@@ -23,9 +24,18 @@ class Record:
         """Remember who takes part, and who does not and why."""
         self._store.set_standings(self._run, standings)
 
-    def round_ended(self, row: RoundRow, model: Arrays) -> None:
-        """Remember the round."""
+    def waits(self, what: str) -> None:
+        """Say so, once."""
+        if what != self._waits:
+            self._store.set_status(self._run, "running", what)
+            self._waits = what
+
+    def round_ended(self, row: RoundRow, model: Arrays, state: Arrays) -> None:
+        """Remember the round; from here on it is done, whatever happens."""
         self._store.add_round(self._run, row)
+        if self._waits:
+            self._store.set_status(self._run, "running")
+            self._waits = ""
 
     def ended(self, model: Arrays, figures: Mapping[str, Mapping[str, float]]) -> None:
         """Remember the figures; whoever ran the loop says how it ended."""

@@ -252,3 +252,13 @@ def test_a_task_is_handed_out_at_once_and_the_question_is_held_otherwise(node, t
     began = time.monotonic()
     assert executor.answer_one()
     assert time.monotonic() - began < 1.0
+
+
+def test_a_message_whose_run_ended_before_its_pieces_came_does_not_hold_up_the_next(node, tmp_path):
+    lost = node.state.create_task(task_type=TaskType.CLIENT_APP, run_id=9, fab_hash=bundle.DIGEST)
+    assert lost is not None
+    supernode.forget_what_never_came(node.state)
+    node.bring(flat.flatten(MODEL))
+    assert _executor(node, tmp_path, lambda message, context: Message(MODEL, reply_to=message)).answer_one()
+    (reply,) = node.state.get_messages_legacy(is_reply=True)
+    assert reply.metadata.run_id == 3

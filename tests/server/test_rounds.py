@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from server import membership
+from server import algorithms, asking, membership
 from server.algorithms.fedavg import FedAvg
 from server.rounds import Federation, RunFailed
 from shared.errors import RefusalCode
@@ -21,6 +21,7 @@ START = {"w": np.zeros(3, np.float32)}
 class Watcher:
     def __init__(self):
         self.rows, self.models, self.figures, self.standings = [], [], None, []
+        self.said, self.states = [], []
 
     def began(self, model):
         self.models.append(model)
@@ -28,8 +29,12 @@ class Watcher:
     def standings_changed(self, standings):
         self.standings.append(dict(standings))
 
-    def round_ended(self, row, model):
+    def waits(self, what):
+        self.said.append(what)
+
+    def round_ended(self, row, model, state):
         self.rows.append(row)
+        self.states.append(state)
         self.models.append(model)
 
     def ended(self, model, figures):
@@ -67,6 +72,9 @@ def sites_that(**answers):
     def train(message, context):
         answer = answers[name_of(context)]
         answer = answer.then if isinstance(answer, Declines) else answer
+        if isinstance(answer, Stumbles):
+            answer.times -= 1
+            answer = answer.trouble if answer.times >= 0 else answer.then
         if isinstance(answer, Error):
             return Message(answer, reply_to=message)
         request = TrainRequest.unpack(message.content)
@@ -86,7 +94,9 @@ def sites_that(**answers):
 def federate(job, **answers):
     grid, sites = sites_that(**answers)
     watcher = Watcher()
-    federation = Federation(grid=grid, job=job, run="run", sites=sites, observers=(watcher,))
+    federation = Federation(
+        grid=grid, job=job, run="run", sites=sites, algorithm=algorithms.of(job), observers=(watcher,)
+    )
     return federation, watcher
 
 
@@ -136,8 +146,8 @@ def test_a_site_whose_operator_says_yes_during_the_run_takes_part_from_the_next_
     assert watcher.figures == {"a": {"dice": 0.9}, "b": {"dice": 0.9}}
 
 
-def test_a_run_does_not_wait_longer_than_its_join_deadline(job, at_once):
-    impatient = job.varied(federation={"min_sites": 2, "join_deadline": "0.5s"})
+def test_a_run_does_not_wait_longer_than_its_quorum_deadline(job, at_once):
+    impatient = job.varied(federation={"min_sites": 2, "quorum_deadline": "0.5s"})
     federation, watcher = federate(impatient, a=1, b=Declines(RefusalCode.PENDING))
     with pytest.raises(RunFailed, match=r"1 of 2 sites take part, 2 needed \(b: pending\)"):
         federation.train(START)
@@ -217,3 +227,76 @@ def test_fedavg_weights_by_size_and_ignores_the_order_of_arrival():
     expected = sum(update["w"] * weight for update, weight in updates) / 8
     assert np.array_equal(*results)
     assert np.allclose(results[0], expected, atol=1e-6)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Who had trouble is asked again at once."""
+    monkeypatch.setattr(asking, "_FIRST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(asking, "_LONGEST_WAIT_SECONDS", 0.0)
+
+
+@dataclass
+class Stumbles:
+    """Has trouble, so many times, and then trains."""
+
+    trouble: object
+    times: int
+    then: float = 0.0
+
+
+@pytest.mark.parametrize(
+    "trouble", [Error(code=3, reason="gone"), RefusalCode.FAILED, RefusalCode.HOURS, RefusalCode.RECORD]
+)
+def test_a_round_below_its_quorum_waits_for_a_site_whose_trouble_passes_and_says_so(job, impatient, trouble):
+    both = job.varied(federation={"min_sites": 2})
+    federation, watcher = federate(both, a=1, b=Stumbles(trouble, times=3, then=3))
+    assert federation.train(START)["w"].tolist() == [4.0] * 3
+    assert [row.contributed for row in watcher.rows] == [("a", "b")] * 2
+    assert not watcher.rows[0].missing
+    assert any("waiting for more" in said and "(b: " in said for said in watcher.said)
+
+
+@pytest.mark.parametrize("trouble", [RefusalCode.OVER_BUDGET, RefusalCode.REVOKED, RefusalCode.EGRESS])
+def test_a_site_whose_trouble_does_not_pass_is_not_asked_again(job, impatient, trouble):
+    asked = Stumbles(trouble, times=100)
+    federation, _ = federate(job.varied(federation={"min_sites": 2}), a=1, b=asked)
+    with pytest.raises(RunFailed, match=f"b: {trouble}"):
+        federation.train(START)
+    assert asked.times == 99
+
+
+def test_a_run_below_its_quorum_does_not_wait_for_ever(job, impatient):
+    both = job.varied(federation={"min_sites": 2, "quorum_deadline": "0.5s"})
+    federation, watcher = federate(both, a=1, b=RefusalCode.HOURS)
+    with pytest.raises(RunFailed, match=r"round 1: 1 of 2 sites contributed, 2 needed \(b: hours\)"):
+        federation.train(START)
+    assert watcher.rows == []
+
+
+def test_a_site_that_fails_again_and_again_is_not_asked_for_ever_since_each_try_may_cost_it(job, impatient):
+    asked = Stumbles(RefusalCode.FAILED, times=100)
+    federation, _ = federate(job.varied(federation={"min_sites": 2}), a=1, b=asked)
+    with pytest.raises(RunFailed, match="b: failed"):
+        federation.train(START)
+    assert asked.times == 96  # once, and three times more
+
+
+def test_a_round_with_its_quorum_does_not_wait_for_who_has_trouble(job):
+    federation, watcher = federate(job, a=1, b=RefusalCode.FAILED)
+    federation.train(START)
+    assert [row.missing for row in watcher.rows] == [{"b": "failed"}] * 2
+
+
+@pytest.mark.parametrize("algorithm", [{}, {"algorithm": "fedavgm", "momentum": 0.5}])
+def test_a_run_that_goes_on_after_any_round_comes_to_the_same_model(job, algorithm, tmp_path):
+    longer = job.varied(federation={"rounds": 5, **algorithm})
+    undisturbed, watcher = federate(longer, a=1, b=lambda request: {"w": request.model["w"] * np.float32(0.3)})
+    final = undisturbed.train(START)
+    for done in range(6):
+        federation, others = federate(longer, a=1, b=lambda request: {"w": request.model["w"] * np.float32(0.3)})
+        if done:
+            federation.algorithm.restore(watcher.states[done - 1])
+        assert federation.train(watcher.models[done], done=done)["w"].tolist() == final["w"].tolist()
+        assert [row.round for row in others.rows] == list(range(done + 1, 6))
+        assert others.figures == watcher.figures
