@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test lint bench fuzz clean
+.PHONY: setup demo test lint chaos bench fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -33,7 +33,11 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest --numprocesses auto -m "not federation"
-	$(BIN)/pytest -m federation
+	$(BIN)/pytest -m "federation and not chaos"
+
+# What kills processes at many more points than `make test` does, and takes its time.
+chaos: setup
+	$(BIN)/pytest -m chaos
 
 bench: setup
 	$(BIN)/insitu-sim bench

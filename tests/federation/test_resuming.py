@@ -120,8 +120,17 @@ def kill_all(fed) -> None:
         fed.start_site(name)
 
 
+def _chaos(kill):
+    return pytest.param(kill, marks=pytest.mark.chaos)
+
+
 @pytest.mark.parametrize(
-    "kill", [kill_coordinator, stop_coordinator, kill_server_app, kill_executor, kill_daemon, kill_all]
+    "kill",
+    [
+        kill_coordinator,
+        kill_server_app,
+        *map(_chaos, (stop_coordinator, kill_executor, kill_daemon, kill_all)),
+    ],
 )
 def test_whatever_is_killed_the_run_ends_with_the_model_of_an_undisturbed_one(fed, undisturbed, kill):
     run = fed.submit(JOB)
