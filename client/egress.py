@@ -41,6 +41,7 @@ from shared.messages import (
     Reply,
     TrainRequest,
     Update,
+    content_digest,
     is_listed,
 )
 
@@ -190,12 +191,6 @@ class Door:
                 again=again,
             )
         )
-
-
-def content_digest(reply: Update | Figures) -> str:
-    """SHA-256 of what a reply says: of its model, which the coordinator can work out too, and of its numbers."""
-    model = arrays.digest(reply.model) if isinstance(reply, Update) else ""
-    return hashlib.sha256(f"{model}\n{json.dumps(reply.numbers, sort_keys=True)}".encode()).hexdigest()
 
 
 def _structure(model: Arrays) -> str:

@@ -10,8 +10,10 @@ from server import algorithms, pretraining
 from server.observers import checkpoint
 from server.observers.checkpoint import Checkpoint
 from server.observers.record import Record
+from server.receipts import Receipts
 from server.rounds import Federation
 from server.store import RunRow, Store
+from shared import identity
 from shared.arrays import Arrays
 from shared.errors import InsituError
 
@@ -32,7 +34,8 @@ def conduct(grid: Grid, store: Store, run_id: str) -> None:
         run=run.id,
         sites={site.node_id: name for name, site in store.sites().items()},
         algorithm=algorithm,
-        observers=(Checkpoint(store.folder(run.id), run.job), Record(store, run.id)),
+        # The store's row comes last: with it a round is done.
+        observers=(Checkpoint(store.folder(run.id), run.job), _receipts(store, run), Record(store, run.id)),
     )
     try:
         model, done = _begin(store, run, algorithm)
@@ -45,6 +48,15 @@ def conduct(grid: Grid, store: Store, run_id: str) -> None:
         store.set_status(run.id, "failed", f"the coordinator failed ({type(error).__name__}); its log says more")
         raise
     store.set_status(run.id, "completed")
+
+
+def _receipts(store: Store, run: RunRow) -> Receipts:
+    """Signed with the coordinator's key; a simulation has none."""
+    folder, key = store.folder(run.id), store.home / "keys" / "server.key"
+    if not key.exists():
+        return Receipts(folder, run.job, run.id)
+    certificate = (store.home / "server.pem").read_text()
+    return Receipts(folder, run.job, run.id, certificate=certificate, sign=identity.signer(identity.read_private(key)))
 
 
 def _begin(store: Store, run: RunRow, algorithm: algorithms.Algorithm) -> tuple[Arrays, int]:

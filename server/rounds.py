@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from flwr.serverapp import Grid
 
-from server.algorithms import Algorithm, Sums
+from server.algorithms import Algorithm
 from server.asking import Asking, reasons
 from server.membership import Membership
 from server.observers import Observer
@@ -22,7 +22,7 @@ from shared import arrays
 from shared.arrays import Arrays, StructureError
 from shared.errors import InsituError
 from shared.job import Job
-from shared.messages import EvaluateRequest, Figures, Offer, TrainRequest, Update
+from shared.messages import EvaluateRequest, Figures, Offer, TrainRequest, Update, content_digest
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class Federation:
         started = time.monotonic()
         sums, structure = self.algorithm.begin(model), arrays.structure(model)
         numbers: dict[str, dict[str, float]] = {}
+        contributions: dict[str, tuple[str, float]] = {}
         asking = Asking(
             self.grid,
             TrainRequest(job=self.job, run=self.run, round=number, model=model),
@@ -114,8 +115,11 @@ class Federation:
         asking.ask(membership.accepted)
         while self._waits(number, asking, len(numbers), time.monotonic() - started, membership):
             for node, update in asking.answers():
-                if self._counts(sums, update, structure):
+                weight = self._weight(update, structure)
+                if weight is not None:
+                    sums.add(update.model, weight=weight)
                     numbers[self.sites[node]] = update.numbers
+                    contributions[self.sites[node]] = (content_digest(update), weight)
                 else:
                     log.warning("round %d: the update of %s does not count", number, self.sites[node])
                     asking.reject(node)
@@ -127,6 +131,7 @@ class Federation:
             missing=asking.close(),
             numbers=numbers,
             model=arrays.digest(model),
+            contributions=contributions,
         )
         return model, row
 
@@ -153,15 +158,13 @@ class Federation:
         asking.ask(membership.accepted)
         return True
 
-    def _counts(self, sums: Sums, update: Update, structure: arrays.Structure) -> bool:
-        """Add an update up, if it is one of the model's and says the weight that the job goes by."""
+    def _weight(self, update: Update, structure: arrays.Structure) -> float | None:
+        """The weight of an update; None if it is none of this model's, or does not say what the job goes by."""
         try:
             arrays.check(update.model, structure)
-            weight = 1.0 if self.job.federation.weights == "equal" else update.numbers["training_patients"]
+            return 1.0 if self.job.federation.weights == "equal" else update.numbers["training_patients"]
         except (StructureError, KeyError):
-            return False
-        sums.add(update.model, weight=weight)
-        return True
+            return None
 
     def _figures(self, model: Arrays, membership: Membership) -> dict[str, dict[str, float]]:
         """What the sites say of the final model, where the job asks them."""

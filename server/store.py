@@ -19,7 +19,7 @@ from typing import Any, Literal
 from shared.errors import BadInput, InsituError
 from shared.job import Job
 
-Status = Literal["submitted", "running", "completed", "failed", "stopped"]
+Status = Literal["submitted", "running", "stopping", "completed", "failed", "stopped"]
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "stopped"})
 
 ACCEPTED = "accepted"  # how a site stands that takes part in a run; another standing is the code of why not
@@ -27,12 +27,15 @@ ACCEPTED = "accepted"  # how a site stands that takes part in a run; another sta
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sites (
     name TEXT PRIMARY KEY, node_id TEXT UNIQUE NOT NULL, public_key TEXT NOT NULL, admitted TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS revoked (
+    name TEXT NOT NULL, public_key TEXT PRIMARY KEY, admitted TEXT NOT NULL, revoked TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, job TEXT NOT NULL, digest TEXT NOT NULL, flower_run_id TEXT,
     status TEXT NOT NULL, message TEXT NOT NULL DEFAULT '', submitted TEXT NOT NULL, ended TEXT);
 CREATE TABLE IF NOT EXISTS rounds (
     run TEXT NOT NULL REFERENCES runs(id), round INTEGER NOT NULL, seconds REAL NOT NULL,
     contributed TEXT NOT NULL, missing TEXT NOT NULL, numbers TEXT NOT NULL, model TEXT NOT NULL, ended TEXT NOT NULL,
+    contributions TEXT NOT NULL,
     PRIMARY KEY (run, round));
 CREATE TABLE IF NOT EXISTS standings (
     run TEXT NOT NULL REFERENCES runs(id), site TEXT NOT NULL, standing TEXT NOT NULL, since TEXT NOT NULL,
@@ -50,6 +53,16 @@ class SiteRow:
     node_id: int
     public_key: str
     admitted: str
+
+
+@dataclass(frozen=True)
+class RevokedRow:
+    """A key that was admitted once, and never is again."""
+
+    name: str
+    public_key: str
+    admitted: str
+    revoked: str
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,7 @@ class RoundRow:
         missing: the other sites that were asked, each with the code of why.
         numbers: what the sites said of the incoming model, by site.
         model: SHA-256 of the new global model.
+        contributions: of each site that contributed the digest of its reply and the weight it was added up with.
         ended: when, ISO 8601 in UTC.
     """
 
@@ -86,6 +100,7 @@ class RoundRow:
     missing: Mapping[str, str]
     numbers: Mapping[str, Mapping[str, float]]
     model: str
+    contributions: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     ended: str = field(default_factory=lambda: _now())
 
 
@@ -134,6 +149,25 @@ class Store:
         except sqlite3.IntegrityError:
             raise BadInput(f"a site named {name!r}, or one with this key, is already admitted") from None
 
+    def revoke(self, name: str) -> None:
+        """Forget a site, and remember its key as one that is not admitted again."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO revoked SELECT name, public_key, admitted, ? FROM sites WHERE name = ?",
+                (_now(), name),
+            )
+            db.execute("DELETE FROM sites WHERE name = ?", (name,))
+
+    def revoked(self) -> list[RevokedRow]:
+        """The keys that are not admitted again, the last revoked first."""
+        with self._transaction() as db:
+            return [RevokedRow(**row) for row in db.execute("SELECT * FROM revoked ORDER BY revoked DESC")]
+
+    def rekey(self, name: str, public_key: str) -> None:
+        """Put another key in the place of a site's."""
+        with self._transaction() as db:
+            db.execute("UPDATE sites SET public_key = ? WHERE name = ?", (public_key, name))
+
     def admit_virtual(self, nodes: Mapping[int, str]) -> None:
         """Remember the virtual hospitals of a simulation, node id → name; no key stands for them, and none could."""
         with self._transaction() as db:
@@ -168,8 +202,13 @@ class Store:
     def set_status(self, run: str, status: Status, message: str = "") -> None:
         """Remember how the run stands; the message is for the coordinator's operator."""
         ended = _now() if status in ENDED else None
+        # What is to be stopped is not said to run any more, whatever its process still does.
+        kept = "stopping" if status in ("running", "submitted") else ""
         with self._transaction() as db:
-            db.execute("UPDATE runs SET status = ?, message = ?, ended = ? WHERE id = ?", (status, message, ended, run))
+            db.execute(
+                "UPDATE runs SET status = ?, message = ?, ended = ? WHERE id = ? AND status <> ?",
+                (status, message, ended, run, kept),
+            )
 
     def run(self, run: str) -> RunRow:
         """One run, by its id.
@@ -192,6 +231,26 @@ class Store:
         """The ids of the runs that nobody has begun, the oldest first; cheap enough to ask for all the time."""
         with self._transaction() as db:
             return [row["id"] for row in db.execute("SELECT id FROM runs WHERE status = 'submitted' ORDER BY rowid")]
+
+    def stopping(self) -> list[str]:
+        """The ids of the runs that are to be stopped."""
+        with self._transaction() as db:
+            return [row["id"] for row in db.execute("SELECT id FROM runs WHERE status = 'stopping'")]
+
+    def stop(self, run: str, message: str) -> Status:
+        """Stop a run: at once if nobody has begun it, else its process is still to be ended.
+
+        Returns:
+            How it stands now; an ended run stays as it was.
+        """
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE runs SET message = ?1, ended = CASE status WHEN 'submitted' THEN ?2 END, "
+                "status = CASE status WHEN 'submitted' THEN 'stopped' ELSE 'stopping' END "
+                "WHERE id = ?3 AND status IN ('submitted', 'running')",
+                (message, _now(), run),
+            )
+        return self.run(run).status
 
     def folder(self, run: str) -> Path:
         """Where the run's models are; made if it is not there yet."""
@@ -223,7 +282,7 @@ class Store:
         values = asdict(row)
         with self._transaction() as db:
             db.execute(
-                "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run,
                     row.round,
@@ -231,6 +290,7 @@ class Store:
                     *(json.dumps(values[key]) for key in ("contributed", "missing", "numbers")),
                     row.model,
                     row.ended,
+                    json.dumps(values["contributions"]),
                 ),
             )
 
@@ -247,6 +307,7 @@ class Store:
                 numbers=json.loads(row["numbers"]),
                 model=row["model"],
                 ended=row["ended"],
+                contributions={site: (one[0], one[1]) for site, one in json.loads(row["contributions"]).items()},
             )
             for row in rows
         ]

@@ -11,11 +11,12 @@ import hashlib
 import ipaddress
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -68,18 +69,43 @@ def new_authority(name: str) -> Certificate:
     return Certificate(builder.sign(key, hashes.SHA384()), key)
 
 
-def new_server_certificate(authority: Certificate, host: str) -> Certificate:
+def authority(certificate_pem: bytes, key: PrivateKey) -> Certificate:
+    """A certificate authority, from its files.
+
+    Raises:
+        BadInput: if the certificate is not this key's.
+    """
+    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    if certificate.public_key() != key.public_key():
+        raise BadInput("the CA's certificate (ca.pem) is not that of its key (keys/ca.key)")
+    return Certificate(certificate, key)
+
+
+def new_server_certificate(
+    authority: Certificate,
+    host: str,
+    *,
+    key: PrivateKey | None = None,
+    valid: dt.timedelta = dt.timedelta(days=CERTIFICATE_DAYS),
+) -> Certificate:
     """A certificate for `host` (a DNS name or an IP address), and for this machine's own names.
+
+    Args:
+        authority: that signs it; it ends with that at the latest.
+        host: by which the sites dial it.
+        key: of the server; by default a new one.
+        valid: from now on.
 
     Raises:
         BadInput: if `host` is neither.
     """
     names = list(dict.fromkeys([_alternative(host), *map(_alternative, ("localhost", "127.0.0.1", "::1"))]))
-    key = new_key()
+    key = key or new_key()
+    valid = min(valid, authority.certificate.not_valid_after_utc - dt.datetime.now(dt.UTC))
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
     issuer = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
-        _builder(subject, authority.certificate.subject, key.public_key(), dt.timedelta(days=CERTIFICATE_DAYS))
+        _builder(subject, authority.certificate.subject, key.public_key(), valid)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -220,3 +246,22 @@ def _read(path: Path, expected: str) -> bytes:
         raise BadInput(f"no such file; expected {expected}", file=path) from None
     except OSError as error:
         raise BadInput(f"cannot be read ({error.strerror}); expected {expected}", file=path) from None
+
+
+def signer(key: PrivateKey) -> Callable[[bytes], bytes]:
+    """Signs with a key (ECDSA, SHA-384)."""
+    return lambda data: key.sign(data, ec.ECDSA(hashes.SHA384()))
+
+
+def signed(certificate_pem: bytes, data: bytes, signature: bytes, *, ca_pem: bytes) -> bool:
+    """Whether this was signed with the key of a certificate that this CA issued; it may have expired since."""
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem))
+        key = certificate.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
+        key.verify(signature, data, ec.ECDSA(hashes.SHA384()))
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

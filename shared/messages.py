@@ -12,6 +12,7 @@ Requests go from the coordinator to a site, replies back. What is not in a schem
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -22,7 +23,7 @@ from typing import ClassVar, Self, TypeVar
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from shared import npy
+from shared import arrays, npy
 from shared.arrays import Arrays
 from shared.errors import BadInput, RefusalCode, Refused
 from shared.job import Job
@@ -142,7 +143,7 @@ def _read_numbers(record: object) -> dict[str, float]:
 def _read_arrays(record: object) -> Arrays:
     if not isinstance(record, ArrayRecord):
         raise _malformed("model is not an array record")
-    arrays: Arrays = {}
+    model: Arrays = {}
     for name, array in record.items():
         try:
             value = npy.unpack(array)
@@ -150,8 +151,8 @@ def _read_arrays(record: object) -> Arrays:
             raise _malformed("an array cannot be decoded") from None
         if not np.issubdtype(value.dtype, np.floating) or not np.isfinite(value).all():
             raise _malformed("an array is not of finite floating-point numbers")
-        arrays[name] = value
-    return arrays
+        model[name] = value
+    return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +269,12 @@ class Refusal(_Wire):
             return {"code": RefusalCode(str(values["code"]))}
         except ValueError:
             raise _malformed("the refusal code is not on the list") from None
+
+
+def content_digest(reply: Update | Figures) -> str:
+    """SHA-256 of what a reply says: of its model and of its numbers. Both sides can work it out, and compare."""
+    model = arrays.digest(reply.model) if isinstance(reply, Update) else ""
+    return hashlib.sha256(f"{model}\n{json.dumps(reply.numbers, sort_keys=True)}".encode()).hexdigest()
 
 
 Reply = Accepted | Update | Figures | Refusal

@@ -15,7 +15,7 @@ from client.audit.entries import Head
 from client.audit.findings import Findings
 from client.audit.verification import verify as verified
 from client.site import Site
-from shared import console
+from shared import console, identity
 from shared.console import Home, Json
 from shared.errors import BadInput, InsituError
 
@@ -71,6 +71,33 @@ def verify(
     else:
         _say(findings)
     if findings.faults:
+        raise typer.Exit(InsituError.exit_code)
+
+
+@app.command()
+def check(
+    receipts: Annotated[Path, typer.Argument(help="What `insitu-server receipts RUN --out FILE` wrote.")],
+    home: Home,
+    as_json: Json = False,
+) -> None:
+    """Hold a coordinator's receipts of a run against the record; exits with 1 if they do not agree."""
+    site = Site.open(home)
+    from client.audit import comparison
+
+    lines = comparison.read(receipts)
+    if site.config.coordinator is None:
+        raise BadInput("[coordinator] is missing, whose ca.pem says which signature is right", file=home / "site.toml")
+    ca = identity.read_certificate(site.home / site.config.coordinator.ca)
+    entries = [one.entry for one in verified(site).entries]
+    compared = comparison.compare(lines, entries, site=site.name, ca=ca)
+    if as_json:
+        console.dump({"run": lines[0].receipt.run, "rounds": compared.rounds, "faults": compared.faults})
+    else:
+        columns = {"round": "round", "standing": "this site", "sites": "sites", "agrees": "as the record has it"}
+        console.listing(compared.rounds, columns, title=lines[0].receipt.run)
+        for fault in compared.faults:
+            console.say(fault)
+    if compared.faults:
         raise typer.Exit(InsituError.exit_code)
 
 

@@ -136,7 +136,7 @@ def _contents(kept: list[Path]) -> Iterator[tuple[Path, str]]:
     if not kept:
         return
     from client import replies  # torch comes with it
-    from client.egress import content_digest
+    from shared.messages import content_digest
 
     for path in kept:
         try:

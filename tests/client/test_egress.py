@@ -12,7 +12,7 @@ from client.figures import Noised
 from client.ledger import Paid
 from client.site import Policy, Site, SiteConfig
 from shared.errors import RefusalCode, Refused
-from shared.messages import EvaluateRequest, TrainRequest
+from shared.messages import EvaluateRequest, TrainRequest, content_digest
 
 MODEL = {"a.weight": np.ones((2, 3), np.float32), "b": np.zeros(4, np.float32)}
 FIGURES = {"patients": 7.0, "loss": 0.123456, "dice": 0.87654, "dice.1": 1.0}
@@ -162,7 +162,7 @@ def test_what_leaves_is_recorded_before_and_what_is_stopped_is_not(private_job, 
     assert (entry["arrays"], entry["bytes"], entry["norm"]) == (2, 4 * 10 + 8 * 2, 1.0)
     assert entry["numbers"] == {"patients": 9.0, "dice": 0.512}
     assert (entry["epsilon"], entry["charges"]) == (1.25, [[7, "e" * 64]])
-    assert entry["content"] == egress.content_digest(reply)
+    assert entry["content"] == content_digest(reply)
 
 
 def test_what_cannot_be_recorded_does_not_leave(job, let_out, said, door, tmp_path):

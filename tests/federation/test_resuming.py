@@ -142,6 +142,20 @@ def test_whatever_is_killed_the_run_ends_with_the_model_of_an_undisturbed_one(fe
     assert [row.round for row in rounds] == [1, 2, 3, 4, 5, 6]
     assert [row.contributed for row in rounds] == [("north", "south")] * 6
     assert digest(fed, run) == undisturbed
+    receipts = fed.folder / f"{run}.jsonl"
+    assert command(fed, "receipts", run, "--out", str(receipts)).returncode == 0
+    assert len(receipts.read_text().splitlines()) == 6
+    for site in fed.sites.values():
+        client = str(Path(sys.executable).with_name("insitu-client"))
+        checked = subprocess.run(
+            [client, "audit", "check", str(receipts), "--home", str(site.home), "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert all(row["agrees"] for row in json.loads(checked.stdout)["rounds"])
 
 
 def test_under_privacy_no_round_that_was_answered_is_paid_for_twice(fed):

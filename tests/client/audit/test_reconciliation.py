@@ -164,7 +164,7 @@ def test_a_reply_sent_again_that_was_never_sent_is_found(site, rounds):
 
 @pytest.mark.parametrize("kind", [Update, Figures])
 def test_a_kept_reply_that_is_not_in_the_record_is_found(site, rounds, job, kind):
-    from client.egress import content_digest
+    from shared.messages import content_digest
 
     model = arrays.of_network(networks.build(job))
     request = TrainRequest(job=job, run="run-1", round=1, model=model)
