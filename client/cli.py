@@ -17,8 +17,8 @@ from client.jobs import cli as jobs_cli
 from client.ledger import Ledger
 from client.ledger.cli import app as budget_app
 from client.site import Coordinator, Site, SiteConfig
-from shared import console, identity
-from shared.errors import BadInput
+from shared import console, identity, tickets
+from shared.errors import BadInput, InsituError
 from shared.job import explain
 
 app = console.app("A hospital: what it has, what it allows, and the daemon that answers for it.")
@@ -56,6 +56,34 @@ def init(
         credentials.trust(site, config.coordinator, ca=certificate)
     public = site.home / "keys" / "site.pub"
     console.say(f"made {home}. Send the coordinator {public}, and compare: {identity.fingerprint(key)}")
+
+
+@app.command()
+def join(
+    ticket: Annotated[Path, typer.Argument(help="The file that the coordinator sent.", metavar="TICKET")],
+    home: console.Home,
+) -> None:
+    """Take part: make a home with a key of its own if there is none, and prove the ticket to the coordinator."""
+    read = tickets.read(ticket)
+    from client.enrolment import joining
+
+    joined = joining.join(read, home)
+    called = f", where it is {joined.called}" if joined.called != joined.site.name else ""
+    console.say(f"{joined.site.name} has joined{called}. Its key, made here, is {joined.fingerprint}")
+    for note in joined.notes:
+        console.say(f"note: {note}")
+    if joined.problems:
+        raise InsituError(f"it cannot connect yet: {'; '.join(joined.problems)}. The same command checks again")
+    console.say(f"`insitu-client data add` what it has, read {joined.site.home / 'site.toml'}, and start it")
+
+
+@app.command()
+def rotate(home: console.Home) -> None:
+    """Make another key in the place of the site's, which signs for it; a daemon goes on with the new one by itself."""
+    site = Site.open(home)
+    from client.enrolment import rotation
+
+    console.say(f"{site.name} has another key: {rotation.rotate(site)}")
 
 
 @app.command()

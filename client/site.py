@@ -47,10 +47,18 @@ class Coordinator(_Section):
     Attributes:
         address: host:port of its fleet API.
         ca: its CA certificate (PEM), beside site.toml or absolute.
+        enrolment: host:port at which the site joined and changes its key; if empty, the port after `address`.
     """
 
     address: Annotated[str, Field(pattern=r"^[^\s:/]+:\d{1,5}$")]
     ca: str = "ca.pem"
+    enrolment: Annotated[str, Field(pattern=r"^([^\s:/]+:\d{1,5})?$")] = ""
+
+    @property
+    def enrols_at(self) -> str:
+        """host:port of its enrolment service."""
+        host, _, port = self.address.rpartition(":")
+        return self.enrolment or f"{host}:{int(port) + 1}"
 
 
 class Supernode(_Section):

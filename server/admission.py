@@ -8,19 +8,26 @@ from server.flower.superlink import SuperLink
 from server.home import Home
 from shared import identity
 from shared.errors import BadInput
+from shared.tickets import SITE_NAME  # the coordinator may call a site otherwise than it does itself
 
-# As a site calls itself (client.site.SITE_NAME); the coordinator may call it otherwise, in the same letters.
-SITE_NAME = r"[a-z0-9][a-z0-9-]{0,62}"
+
+def check_name(name: str) -> None:
+    """Make sure that a site can be called this.
+
+    Raises:
+        BadInput: if it cannot.
+    """
+    if re.fullmatch(SITE_NAME, name) is None:
+        raise BadInput(f"{name!r} is no site name: small letters, digits and dashes, at most 63, no dash first")
 
 
 def admit(home: Home, name: str, key: identity.PublicKey) -> int:
     """Admit a site, whether a coordinator runs on the home or not; its node id.
 
     Raises:
-        BadInput: if the name is none, or the name or the key is taken.
+        BadInput: if the name is none, the name or the key is taken, or the key was revoked.
     """
-    if re.fullmatch(SITE_NAME, name) is None:
-        raise BadInput(f"{name!r} is no site name: small letters, digits and dashes, at most 63, no dash first")
+    check_name(name)
     store = home.store
     pem = identity.public_pem(key)
     admitted = store.sites()
@@ -28,9 +35,40 @@ def admit(home: Home, name: str, key: identity.PublicKey) -> int:
         raise BadInput(f"a site named {name!r} is already admitted")
     if any(row.public_key == pem.decode() for row in admitted.values()):
         raise BadInput("this key is already admitted under another name")
+    if any(row.public_key == pem.decode() for row in store.revoked()):
+        raise BadInput("this key was revoked, and is not admitted again: the site has to make another")
     superlink = SuperLink.open(home.database)
     node = superlink.known(pem)
     if node is None:
         node = superlink.admit(name, pem)
     store.admit(name, node_id=node, public_key=pem.decode())
     return node
+
+
+def revoke(home: Home, name: str) -> bool:
+    """Admit a site no longer, whether a coordinator runs on the home or not; whether it was admitted.
+
+    What it sends from now on is refused, its key for ever; a run that it takes part in goes on without it.
+    """
+    row = home.store.sites().get(name)
+    if row is None:
+        return False
+    # First where it counts: killed in between, the same command does the rest.
+    SuperLink.open(home.database).dismiss(row.node_id)
+    home.store.revoke(name)
+    return True
+
+
+def rekey(home: Home, name: str, key: identity.PublicKey) -> None:
+    """Put another key in the place of an admitted site's; its node id, and so every run it takes part in, stays.
+
+    Raises:
+        BadInput: if the key is another site's, or was revoked.
+    """
+    store, pem = home.store, identity.public_pem(key)
+    sites = store.sites()
+    taken = {row.public_key for row in sites.values() if row.name != name} | {row.public_key for row in store.revoked()}
+    if pem.decode() in taken:
+        raise BadInput("this key is another site's, or was revoked")
+    SuperLink.open(home.database).rekey(sites[name].node_id, pem)
+    store.rekey(name, pem.decode())

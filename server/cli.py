@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from server.enrolment import cli as enrolment
 from server.home import DEFAULT_PORT, Home, ServerConfig
 from server.store import ACCEPTED, ENDED, RunRow, Store
-from shared import accounting, console, identity
+from shared import accounting, console
 from shared.errors import BadInput, InsituError
 from shared.job import Job
 
@@ -32,7 +33,10 @@ def init(
 ) -> None:
     """Make a coordinator's home: certificates, keys, configuration."""
     made = Home.create(home, ServerConfig(host=host, port=port))
-    console.say(f"made {home}. Give every site {made.ca} and the address {host}:{port}; then `insitu-server start`")
+    console.say(
+        f"made {home}. `insitu-server start` it, and `insitu-server invite SITE --out TICKET` for every site; they "
+        f"have to reach ports {port} and {made.config.enrols_at or 'another'} of {host}"
+    )
 
 
 @app.command()
@@ -44,30 +48,7 @@ def start(home: console.Home) -> None:
     coordinator.run(opened)
 
 
-@app.command()
-def admit(
-    name: Annotated[str, typer.Argument(help="What the site shall be called here.")],
-    key: Annotated[Path, typer.Argument(help="The site's public key, its keys/site.pub.")],
-    home: console.Home,
-) -> None:
-    """Admit a site by its public key."""
-    opened = Home.open(home)
-    public = identity.read_public(key)
-    from server import admission
-
-    admission.admit(opened, name, public)
-    console.say(f"admitted {name}; compare with what the site sees: {identity.fingerprint(public)}")
-
-
-@app.command()
-def sites(home: console.Home, as_json: console.Json = False) -> None:
-    """List the admitted sites."""
-    rows = [
-        {"name": row.name, "node_id": str(row.node_id), "admitted": row.admitted}
-        for row in Home.open(home).store.sites().values()
-    ]
-    columns = {"name": "site", "admitted": "admitted"}
-    console.listing(rows, columns, as_json=as_json, empty="no site is admitted; `insitu-server admit NAME site.pub`")
+enrolment.add_to(app)
 
 
 @app.command()
@@ -156,6 +137,57 @@ def show(run: Run, home: console.Home, as_json: console.Json = False) -> None:
     """Show a run: its rounds, and what the sites said of its models."""
     store = Home.open(home).store
     _show(store, store.run(run), as_json=as_json)
+
+
+@app.command()
+def receipts(
+    run: Run,
+    home: console.Home,
+    out: Annotated[Path | None, typer.Option(help="Write them there, for a hospital to check.", metavar="FILE")] = None,
+    as_json: console.Json = False,
+) -> None:
+    """Who contributed what to each round of a run, signed: `insitu-client audit check` holds it against a record."""
+    from server.receipts import NAME, read
+
+    store = Home.open(home).store
+    folder = store.folder(store.run(run).id)
+    lines = read(folder)
+    if out is not None:
+        out.write_bytes((folder / NAME).read_bytes() if lines else b"")
+        console.say(f"wrote {out}: {len(lines)} rounds")
+        return
+    if as_json:
+        console.dump([line.model_dump(mode="json") for line in lines])
+        return
+    rows = [
+        {
+            "round": line.receipt.round,
+            "site": site,
+            "standing": line.receipt.missing.get(site, "contributed"),
+            "weight": one.weight if (one := line.receipt.contributed.get(site)) else None,
+            "digest": one.content[:12] if one else None,
+        }
+        for line in lines
+        for site in sorted({*line.receipt.contributed, *line.receipt.missing})
+    ]
+    columns = {"round": "round", "site": "site", "standing": "standing", "weight": "weight", "digest": "digest"}
+    console.listing(rows, columns, empty=f"{run}: no round yet")
+
+
+@app.command()
+def stop(
+    run: Run,
+    home: console.Home,
+    reason: Annotated[str, typer.Option(help="Why; `runs` shows it.", metavar="TEXT")] = "",
+) -> None:
+    """Stop a run for good; its models up to the last round stay, and what the sites have spent stays spent."""
+    opened = Home.open(home)
+    before = opened.store.run(run).status
+    if before in ENDED:
+        raise BadInput(f"{run} has ended already: {before}")
+    status = opened.store.stop(run, reason)
+    running = opened.running() is not None
+    console.say(f"{run}: {status}" + ("" if running or status == "stopped" else "; no coordinator runs on this home"))
 
 
 def _facts(row: RunRow) -> dict[str, Any]:

@@ -6,7 +6,6 @@ without a coordinator running, and there is no port that would take a run from a
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import signal
 import socket
@@ -15,6 +14,9 @@ import time
 from dataclasses import dataclass
 from types import FrameType
 
+from server import health
+from server.certificates import Certificate
+from server.enrolment import service as enrolment
 from server.flower.listeners import Listeners
 from server.flower.superlink import SuperLink, Task
 from server.home import Home
@@ -29,7 +31,8 @@ _LOOK_EVERY_SECONDS = 0.1
 _SPARE_AGAIN_SECONDS = 30.0
 # What a run imports only when it builds its network; it takes seconds.
 _LIBRARIES = ["monai.networks.nets"]
-_STOPPED = "the coordinator was stopped during this run; submit it again"
+_BROKEN_OFF = "the coordinator ended during this run; it goes on after its last round"
+_MOST_RESTARTS = 5  # of a run's process, in a row, without a round in between
 
 
 @dataclass
@@ -59,15 +62,19 @@ class Coordinator:
         self._app = app
         self._waiting: dict[int, str] = {}  # Flower's run id → ours, between starting and acquiring
         self._conducted: list[Conducted] = []
+        self._restarts: dict[str, tuple[int, int]] = {}  # run → times in a row, rounds that were done then
         self._spare: Child | None = None
         self._spare_at = 0.0
 
     def recover(self) -> None:
-        """End in the store what an earlier coordinator left unfinished; its processes are gone."""
+        """Take up what an earlier coordinator left unfinished; its processes are gone, the rounds are in the store."""
         self._superlink.end_all()
         for run in self._store.runs():
             if run.status == "running":
-                self._store.set_status(run.id, "stopped", _STOPPED)
+                self._store.set_status(run.id, "submitted", _BROKEN_OFF)
+                console.say(f"{run.id}: goes on after round {len(self._store.rounds(run.id))}")
+            elif run.status == "stopping":
+                self._store.set_status(run.id, "stopped", run.message)
 
     def look(self) -> None:
         """Start what was submitted, note what has ended, and keep a process ready for the next run."""
@@ -78,7 +85,10 @@ class Coordinator:
                 self._waiting[flower_run] = run
         while self._waiting and (task := self._superlink.acquire()):
             self._start(task)
+        stopped = {run for run in self._store.stopping() if run not in self._waiting.values()}
         for conducted in list(self._conducted):
+            if conducted.run in stopped:
+                conducted.child.stop()
             code = conducted.child.poll()
             if code is not None:
                 self._conducted.remove(conducted)
@@ -106,7 +116,7 @@ class Coordinator:
 
     def _start(self, task: Task) -> None:
         run = self._waiting.pop(task.flower_run, None)
-        if run is None:
+        if run is None or self._store.run(run).status != "submitted":
             self._superlink.end(task, completed=False)
             return
         self._store.set_status(run, "running")
@@ -126,20 +136,32 @@ class Coordinator:
     def _ended(self, conducted: Conducted, code: int) -> None:
         conducted.child.close()
         row = self._store.run(conducted.run)
-        if row.status not in ENDED:
-            message = f"its process ended ({code}) without saying why; see {self._home.log(conducted.run)}"
-            self._store.set_status(conducted.run, "failed", message)
-            row = self._store.run(conducted.run)
         self._superlink.end(conducted.task, completed=row.status == "completed")
+        if row.status == "stopping":
+            self._store.set_status(conducted.run, "stopped", row.message)
+        elif row.status not in ENDED:
+            self._again(conducted.run, code)
+        row = self._store.run(conducted.run)
         console.say(f"{conducted.run}: {row.status}{': ' + row.message if row.message else ''}")
 
+    def _again(self, run: str, code: int) -> None:
+        """A run's process ended without saying why: the next one goes on, unless that happens again and again."""
+        rounds = len(self._store.rounds(run))
+        restarts, before = self._restarts.get(run, (0, rounds))
+        restarts = restarts + 1 if rounds == before else 1
+        self._restarts[run] = (restarts, rounds)
+        why = f"its process ended ({code}) without saying why; see {self._home.log(run)}"
+        if restarts > _MOST_RESTARTS:
+            self._store.set_status(run, "failed", f"{why}; that was {restarts} times in a row")
+        else:
+            self._store.set_status(run, "submitted", f"{why}; it goes on after round {rounds}")
+
     def stop(self) -> None:
-        """End all runs' processes."""
+        """End all runs' processes; the runs go on when a coordinator is started again."""
         for conducted in self._conducted:
-            unfinished = self._store.run(conducted.run).status not in ENDED
             conducted.child.stop()
-            if unfinished:
-                self._store.set_status(conducted.run, "stopped", _STOPPED)
+            if self._store.run(conducted.run).status not in ENDED:
+                self._store.set_status(conducted.run, "submitted", _BROKEN_OFF)
             self._superlink.end(conducted.task, completed=False)
         self._conducted.clear()
         if self._spare is not None:
@@ -166,7 +188,7 @@ def run(home: Home, *, app: str = "server.app:app") -> None:
         signal.signal(number, stop)
     with home.claimed():
         identity.read_private(home.key)
-        _check_certificate(home)
+        certificate = Certificate(home)
         with (
             _bound(home.config.listen, home.config.port) as public,
             _bound("127.0.0.1", home.config.loopback_port) as loopback,
@@ -178,7 +200,10 @@ def run(home: Home, *, app: str = "server.app:app") -> None:
                 public=public,
                 loopback=loopback,
             )
-            _conduct(home, listeners, public, loopback, stopping, app)
+            fleet = f"{home.config.host}:{public.getsockname()[1]}"
+            with enrolment.serving(home, fleet=fleet) as enrols, health.serving(home.config.health_port) as healthy:
+                ports = {"enrolment": enrols, "health": healthy}
+                _conduct(home, listeners, public, loopback, stopping, app, certificate, ports)
 
 
 def _conduct(
@@ -188,6 +213,8 @@ def _conduct(
     loopback: socket.socket,
     stopping: threading.Event,
     app: str,
+    certificate: Certificate,
+    ports: dict[str, int],
 ) -> None:
     host, port = loopback.getsockname()[:2]
     public_port = public.getsockname()[1]
@@ -196,11 +223,12 @@ def _conduct(
     serving = threading.Thread(target=listeners.serve, name="listeners", daemon=True)
     serving.start()
     listeners.wait_until_serving()
-    home.announce({"port": public_port, "loopback": port, "since": time.time()})
-    console.say(f"serving the sites at {home.config.host}:{public_port}")
+    home.announce({"port": public_port, "loopback": port, **ports, "since": time.time()})
+    console.say(f"serving the sites at {home.config.host}:{public_port}; they join at port {ports['enrolment']}")
     try:
         while not stopping.wait(_LOOK_EVERY_SECONDS):
             coordinator.look()
+            certificate.look(listeners.renew)
             if not serving.is_alive():
                 raise InsituError("the listeners ended; the log above says why")
     finally:
@@ -220,11 +248,3 @@ def _bound(host: str, port: int) -> socket.socket:
         listening.close()
         raise InsituError(f"cannot listen on {host}:{port} ({error.strerror}); see [port] in server.toml") from None
     return listening
-
-
-def _check_certificate(home: Home) -> None:
-    left = identity.expires(identity.read_certificate(home.certificate)) - dt.datetime.now(dt.UTC)
-    if left < dt.timedelta(0):
-        raise InsituError(f"{home.certificate} has expired; `insitu-server init` elsewhere and carry over its files")
-    if left < identity.RENEW_BEFORE:
-        console.say(f"warning: {home.certificate} expires in {left.days} days")

@@ -1,11 +1,11 @@
 """The coordinator's home folder and its configuration.
 
 HOME/
-  server.toml         host, port; the operator may change it
+  server.toml         host, ports; the operator may change it
   ca.pem              what every site gets, to know the coordinator by
   server.pem          the server's certificate, signed by it
   keys/               ca.key, server.key: readable by their owner only
-  store.sqlite        sites, runs, rounds (server.store)
+  store.sqlite        sites, invitations, runs, rounds (server.store, server.enrolment.register)
   superlink.sqlite    Flower's own memory: nodes, messages under way
   runs/<run>/         the models of a run
   log/                one log a run
@@ -40,7 +40,9 @@ class ServerConfig(BaseModel):
         host: the name or address by which the sites reach the coordinator; it is in the certificate.
         listen: the address of this machine to listen on.
         port: for the sites; 0 takes any free one.
+        enrolment_port: at which sites join (`insitu-server invite`); by default the one after `port`.
         loopback_port: for the runs' own processes, on this machine only; 0 takes any free one.
+        health_port: of gRPC's health service, on this machine only; 0 takes any free one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,7 +50,16 @@ class ServerConfig(BaseModel):
     host: Annotated[str, Field(min_length=1, max_length=253)]
     listen: str = "0.0.0.0"  # noqa: S104 -- the sites come from outside; what they find is the fleet interface only
     port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
+    enrolment_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     loopback_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    health_port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+    @property
+    def enrols_at(self) -> int:
+        """The port at which sites join; 0 for any free one."""
+        if self.enrolment_port is not None:
+            return self.enrolment_port
+        return self.port % 65535 + 1 if self.port else 0
 
 
 class Home:
@@ -113,7 +124,7 @@ class Home:
         identity.write_private(home.key, server.key_pem)
         write_atomically(home.ca, authority.certificate_pem)
         write_atomically(home.certificate, server.certificate_pem)
-        text = tomli_w.dumps(config.model_dump(mode="json"))
+        text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
         write_atomically(path / "server.toml", text.encode(), mode=0o600)
         return home
 

@@ -9,6 +9,7 @@ what cannot be recorded does not leave. No patient is in it, by the types of its
     heads.py           outside that file: how far it had got, so that a shorter one is noticed
     files.py           record.jsonl: locked, read from its end, written to
     counts.py          what is only counted, so that nobody can make the record grow without end
+    succession.py      another key in the place of the site's own
     beginning.py       the first entry
     journal.py         the record: `append`
     renewal.py         what becomes of a record that is not trusted: the operator's decision

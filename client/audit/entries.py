@@ -173,6 +173,25 @@ class Decided(_Entry):
     reason: Said = ""
 
 
+class Rekeyed(_Entry):
+    """Another key in the place of the site's own, by which the coordinator knows it; see `succession`.
+
+    Attributes:
+        site, key: as in `Began`.
+        old_key, new_key: the public halves (DER).
+        by_old: the old key's signature over the new one.
+        endorsement: the new key's signature over the record's.
+    """
+
+    kind: Literal["rekeyed"] = "rekeyed"
+    site: Annotated[str, Field(pattern=SITE_NAME)]
+    key: Digest
+    old_key: Hexadecimal
+    new_key: Hexadecimal
+    by_old: Hexadecimal
+    endorsement: Hexadecimal
+
+
 class Count(_Strict):
     """So many answers of one kind: a refusal has a code, a stored reply that was sent again has none.
 
@@ -214,5 +233,5 @@ class Mended(_Entry):
     digest: Digest
 
 
-AnyEntry = Began | Released | Refused | Decided | Counted | Mended
+AnyEntry = Began | Released | Refused | Decided | Rekeyed | Counted | Mended
 parsed: TypeAdapter[AnyEntry] = TypeAdapter(Annotated[AnyEntry, Field(discriminator="kind")])

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from client.audit import chain, counts, files, heads, keys
 from client.audit.beginning import began
 from client.audit.chain import Line, Untrusted
-from client.audit.entries import AnyEntry, Began, Counted, Decided, Head, Mended, Refused, Released, parsed
+from client.audit.entries import AnyEntry, Began, Counted, Decided, Head, Mended, Refused, Rekeyed, Released, parsed
 from client.ledger.journal import sync
 from client.site import Site
 from shared import errors
@@ -77,7 +77,7 @@ class Record:
         with refusing(self.site):
             return heads.read(self.site.witness)
 
-    def append(self, entry: Released | Refused | Decided) -> int:
+    def append(self, entry: Released | Refused | Decided | Rekeyed) -> int:
         """Write an entry; it is on the disk when this returns, and nothing may leave before.
 
         Returns:

@@ -71,8 +71,12 @@ def endorsed(site: Site, key: str) -> tuple[str, str]:
     if not file.exists():
         return "", ""
     ours = identity.read_private(file)
-    signature = ours.sign(_statement(site.name, key), ec.ECDSA(hashes.SHA384()))
-    return der(ours.public_key()), signature.hex()
+    return der(ours.public_key()), endorse(ours, site.name, key)
+
+
+def endorse(ours: identity.PrivateKey, site: str, key: str) -> str:
+    """A site's signature over its record's key."""
+    return ours.sign(_statement(site, key), ec.ECDSA(hashes.SHA384())).hex()
 
 
 def der(key: identity.PublicKey) -> str:
@@ -82,11 +86,16 @@ def der(key: identity.PublicKey) -> str:
 
 def is_endorsed(began: Began) -> bool:
     """Whether the site's key that is named in the first entry has signed the record's."""
+    return is_vouched(began.site_key, began.endorsement, began.site, began.key)
+
+
+def is_vouched(site_key: str, endorsement: str, site: str, key: str) -> bool:
+    """Whether this key of the site has signed the record's."""
     try:
-        key = serialization.load_der_public_key(bytes.fromhex(began.site_key))
-        if not isinstance(key, ec.EllipticCurvePublicKey):
+        theirs = serialization.load_der_public_key(bytes.fromhex(site_key))
+        if not isinstance(theirs, ec.EllipticCurvePublicKey):
             return False
-        key.verify(bytes.fromhex(began.endorsement), _statement(began.site, began.key), ec.ECDSA(hashes.SHA384()))
+        theirs.verify(bytes.fromhex(endorsement), _statement(site, key), ec.ECDSA(hashes.SHA384()))
     except (ValueError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True

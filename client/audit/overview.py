@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from client.audit.counts import in_words
-from client.audit.entries import AnyEntry, Began, Counted, Decided, Mended, Refused, Released
+from client.audit.entries import AnyEntry, Began, Counted, Decided, Mended, Refused, Rekeyed, Released
 from client.audit.findings import Numbered
 from shared.console import when
 
@@ -123,7 +123,9 @@ def _what(entry: AnyEntry) -> str:
         return f"{entry.message} refused ({entry.code})"
     if isinstance(entry, Decided):
         return f"{entry.what}, by {entry.by}"
-    return {"began": "the record began", "counted": "counted", "mended": "mended"}[entry.kind]
+    return {"began": "the record began", "counted": "counted", "mended": "mended", "rekeyed": "the site's key changed"}[
+        entry.kind
+    ]
 
 
 def _detail(entry: AnyEntry) -> str | None:
@@ -138,6 +140,8 @@ def _detail(entry: AnyEntry) -> str | None:
         return "; ".join(in_words(entry.answers))
     if isinstance(entry, Began):
         return f"{entry.found}; {entry.reason}" if entry.reason else f"key {entry.key[:12]}"
+    if isinstance(entry, Rekeyed):
+        return "signed by the one before"
     if isinstance(entry, Mended):
         return f"{entry.bytes} bytes of an unfinished entry were cut off"
     return None

@@ -4,7 +4,8 @@
 it: a line that was changed does not fit its link or its signature, one that was taken out leaves a gap in the numbers,
 one that was moved or put in twice has a number that is not its turn. That the last ones were taken out, or the whole
 file, the head in the witness's folder knows. The first entry says which key signs, and the site's own key, by which the
-coordinator knows it, has signed that. What is counted and not yet an entry (`counts`) is not protected.
+coordinator knows it, has signed that; where that key was changed since, each has signed the next
+(`succession`). What is counted and not yet an entry (`counts`) is not protected.
 
 **What it cannot notice by itself.** Whoever can write both in the home and in the witness's folder can cut the record
 and its head short together, or put an older pair back: of what was charged the ledger still knows that it was
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from client.audit import counts, files, heads, keys, reading, reconciliation
+from client.audit import counts, files, heads, keys, reading, reconciliation, succession
 from client.audit.chain import Untrusted
 from client.audit.entries import Head
 from client.audit.findings import ASK, PUT_BACK, Findings
@@ -136,7 +137,7 @@ def _hold_against_site(findings: Findings, site: Site) -> None:
             return
         if not began.endorsement:
             findings.notes.append("the record began before the site had a key of its own, which has not signed it")
-        elif began.site_key != ours:
+        elif succession.follow(findings, began.site_key, began.key, ours) != ours:
             findings.fault(first, "is vouched for by another site key than keys/site.pub", f"{ASK}; {PUT_BACK}")
     if began.after is not None or began.reason:
         after = f" after entry {began.after.number}" if began.after is not None else ""

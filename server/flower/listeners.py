@@ -119,6 +119,8 @@ class Listeners:
         if tls.ssl is None:
             raise InsituError("the listener for the sites has no TLS")
         tls.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._tls, self._files = tls.ssl, (certificate, key)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._sockets = (public, loopback)
         self._servers = (uvicorn.Server(tls), uvicorn.Server(_config(Only(runtime, LOOPBACK))))
 
@@ -128,6 +130,7 @@ class Listeners:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
         # Flower's handlers run in threads. SQLite lets one write at a time, and whoever finds it busy sleeps: taking
         # turns is several times as fast as meeting there.
         anyio.to_thread.current_default_thread_limiter().total_tokens = 1
@@ -145,6 +148,11 @@ class Listeners:
             if time.monotonic() > deadline:
                 raise InsituError("the listeners did not start")
             time.sleep(0.02)
+
+    def renew(self) -> None:
+        """Take up a certificate that has changed, for connections to come; from any thread."""
+        if self._loop is not None:  # in the thread in which the handshakes are
+            self._loop.call_soon_threadsafe(self._tls.load_cert_chain, *self._files)
 
     def stop(self) -> None:
         """End serving; from any thread."""

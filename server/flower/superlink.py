@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore import sql_mixin
 from flwr.supercore.auth.typing import AccountInfo
-from flwr.supercore.constant import TaskType
+from flwr.supercore.constant import NodeStatus, TaskType
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.logger import update_console_handler
+from flwr.supercore.state.schema.linkstate_models import Node as NodeModel
+from flwr.supercore.utils import uint64_to_int64
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import (
@@ -32,6 +35,7 @@ from flwr.superlink.config_loader import (
 from flwr.superlink.main import create_app
 from flwr.superlink.servicer.control import control_handlers
 from flwr.superlink.servicer.runtime import runtime_handlers
+from sqlalchemy import update
 
 from shared import bundle
 from shared.errors import BadInput
@@ -87,6 +91,23 @@ class SuperLink:
     def known(self, public_pem: bytes) -> int | None:
         """Flower's node id of a key, if it is registered; it may be from an admission that broke off."""
         return self.state.get_node_id_by_public_key(public_pem)
+
+    def dismiss(self, node: int) -> None:
+        """Forget a site's key, if it is not forgotten yet: its next request is refused, and so is every later one."""
+        with suppress(ValueError):
+            self.state.delete_node(owner_aid=NOOP_FLWR_AID, node_id=node)
+
+    def rekey(self, node: int, public_pem: bytes) -> None:
+        """Put another key in the place of a site's. Flower has no such call; the node stays the same to every run."""
+        changed = (
+            update(NodeModel)
+            .where(NodeModel.node_id == uint64_to_int64(node), NodeModel.status != NodeStatus.UNREGISTERED)
+            .values(public_key=public_pem)
+        )
+        with self.state.session() as session:  # type: ignore[attr-defined]
+            session.execute(changed)
+        # With the new key it may connect at once: nobody can sign off with the old one any more.
+        self.state.deactivate_node(node)
 
     def start_run(self) -> int:
         """Start a Flower run of our bundle without code; Flower's run id."""

@@ -267,7 +267,8 @@ def listening(pid: int) -> list[tuple[str, int]]:
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
                 address, port = fields[1].split(":")
                 raw = b"".join(bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, size * 2, 8))
-                found.append((str(ipaddress.ip_address(raw)), int(port, 16)))
+                bound = ipaddress.ip_address(raw)  # gRPC's sockets are of IPv6, also where they are bound to IPv4
+                found.append((str(getattr(bound, "ipv4_mapped", None) or bound), int(port, 16)))
     return found
 
 
