@@ -10,8 +10,10 @@ CLIENT = Path(__file__).parents[2] / "client"
 REPLIES = {"Accepted", "Update", "Figures", "Refusal"}
 # Who hands a packed reply to Flower, and nothing else: the app, and the process around it.
 MESSENGERS = {"app.py", "flower/executor.py"}
-# Who may speak to anybody at all: the two processes that carry messages, and the daemon that binds their socket.
-SPEAKERS = {"daemon.py", "flower/executor.py", "flower/supernode.py"}
+# Who may speak to anybody at all: the two processes that carry messages, what binds and opens their socket, and the
+# operator's own commands to join and to rotate a key, which open no scan.
+SPEAKERS = {"daemon.py", "link.py", "flower/executor.py", "flower/supernode.py"}
+SPEAKERS |= {"enrolment/channel.py", "enrolment/checks.py"}
 NETWORK = {"aiohttp", "asyncio", "ftplib", "grpc", "http", "httpx", "pynetdicom", "requests", "smtplib", "socket"}
 NETWORK |= {"socketserver", "ssl", "telnetlib", "urllib", "urllib3", "uvicorn", "websockets", "xmlrpc", "zmq"}
 

@@ -48,7 +48,7 @@ sample_rate = 0.5
 [federation]
 rounds = 2
 evaluate_every = 1
-join_deadline = "60s"
+quorum_deadline = "60s"
 round_deadline = "60s"
 """
 PRIVATE = Job.from_toml(SEGMENTATION)

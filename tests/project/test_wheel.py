@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("client", "server", "shared", "simulations")
 COMMANDS = ("insitu-client", "insitu-server", "insitu-sim")
-SOURCES = {".py", ".html", ".css", ".toml", ".proto", ".service", ".typed"}
+SOURCES = {".py", ".pyi", ".html", ".css", ".toml", ".proto", ".service", ".typed"}
 
 
 def run(*command: object, cwd: Path) -> str:
