@@ -62,12 +62,15 @@ def init(
 def join(
     ticket: Annotated[Path, typer.Argument(help="The file that the coordinator sent.", metavar="TICKET")],
     home: console.Home,
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="With another key: the coordinator revoked this one.")
+    ] = False,
 ) -> None:
     """Take part: make a home with a key of its own if there is none, and prove the ticket to the coordinator."""
     read = tickets.read(ticket)
     from client.enrolment import joining
 
-    joined = joining.join(read, home)
+    joined = joining.join(read, home, another_key=new_key)
     called = f", where it is {joined.called}" if joined.called != joined.site.name else ""
     console.say(f"{joined.site.name} has joined{called}. Its key, made here, is {joined.fingerprint}")
     for note in joined.notes:

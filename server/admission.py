@@ -21,22 +21,31 @@ def check_name(name: str) -> None:
         raise BadInput(f"{name!r} is no site name: small letters, digits and dashes, at most 63, no dash first")
 
 
-def admit(home: Home, name: str, key: identity.PublicKey) -> int:
-    """Admit a site, whether a coordinator runs on the home or not; its node id.
+def check(home: Home, name: str, key: identity.PublicKey) -> None:
+    """Make sure that a site can be admitted by this name and key.
 
     Raises:
         BadInput: if the name is none, the name or the key is taken, or the key was revoked.
     """
     check_name(name)
-    store = home.store
-    pem = identity.public_pem(key)
-    admitted = store.sites()
+    pem = identity.public_pem(key).decode()
+    admitted = home.store.sites()
     if name in admitted:
         raise BadInput(f"a site named {name!r} is already admitted")
-    if any(row.public_key == pem.decode() for row in admitted.values()):
+    if any(row.public_key == pem for row in admitted.values()):
         raise BadInput("this key is already admitted under another name")
-    if any(row.public_key == pem.decode() for row in store.revoked()):
+    if any(row.public_key == pem for row in home.store.revoked()):
         raise BadInput("this key was revoked, and is not admitted again: the site has to make another")
+
+
+def admit(home: Home, name: str, key: identity.PublicKey) -> int:
+    """Admit a site, whether a coordinator runs on the home or not; its node id.
+
+    Raises:
+        BadInput: as `check` does.
+    """
+    check(home, name, key)
+    store, pem = home.store, identity.public_pem(key)
     superlink = SuperLink.open(home.database)
     node = superlink.known(pem)
     if node is None:

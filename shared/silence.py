@@ -29,6 +29,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 os.environ.update(SWITCHES)
 # A proxy may be the hospital's way out; what stays on this machine must not go through it.
+# Some libraries look at one of the two names only, some at the one in small letters first.
+_said = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+_hosts = [host.strip() for host in _said.split(",") if host.strip()]
 for _name in ("NO_PROXY", "no_proxy"):
-    _hosts = [host for host in os.environ.get(_name, "").split(",") if host]
     os.environ[_name] = ",".join([*_hosts, *(host for host in _LOOPBACK if host not in _hosts)])

@@ -6,9 +6,3 @@ joining.py    the steps of `join`
 checks.py     what else has to be right before the daemon can connect: clock, versions, the way to the fleet port
 rotation.py   another key in the place of the site's, signed by the old one
 """
-
-import os
-
-# gRPC reads these when it is loaded. Errors are told in our words; names are looked up as everything else here does.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-os.environ.setdefault("GRPC_DNS_RESOLVER", "native")

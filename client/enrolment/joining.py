@@ -13,7 +13,7 @@ from pathlib import Path
 
 from client import credentials
 from client.audit import Decided, Record
-from client.enrolment import checks, homes
+from client.enrolment import checks, homes, rotation
 from client.enrolment.channel import Begun, Denied, Service
 from client.site import Coordinator, Site
 from shared import identity
@@ -42,12 +42,13 @@ class Joined:
     notes: tuple[str, ...]
 
 
-def join(ticket: Ticket, home: Path) -> Joined:
+def join(ticket: Ticket, home: Path, *, another_key: bool = False) -> Joined:
     """Join a federation; see above.
 
     Args:
         ticket: the coordinator's.
         home: of the site; made if it is not there, with the name in the ticket.
+        another_key: make another key first, as a site has to that was revoked; data, ledger and record stay.
 
     Raises:
         BadInput: if the home cannot be used.
@@ -58,7 +59,8 @@ def join(ticket: Ticket, home: Path) -> Joined:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with held(home, "daemon"):
         site = homes.opened(home, ticket.site)
-        key = _key(site, ticket)
+        old = _key(site, ticket)
+        key = rotation.coming(site) if another_key else old
         with Service(ticket.enrolment, ticket.authority) as service:
             begun = service.begin()
             checks.protocol(begun)
@@ -66,6 +68,8 @@ def join(ticket: Ticket, home: Path) -> Joined:
                 reply = service.join(begun, ticket, key)
             except Denied:
                 raise InsituError(_denied(ticket, begun)) from None
+        if key is not old:
+            rotation.settle(site, old, key)
         site = _trusting(site, ticket, reply)
     wrong, worth = checks.clock(begun)
     problems = (wrong, checks.reach(reply.coordinator, ticket.authority))

@@ -23,8 +23,8 @@ def rotate(site: Site) -> str:
 
     Raises:
         BadInput: if the site has not joined, or another user has its key.
-        Refused: `record`, if the record is not trusted or cannot be written.
-        InsituError: if the coordinator refuses, or cannot be reached.
+        Refused: `record`, if the record cannot be written.
+        InsituError: if the record is not trusted, or the coordinator refuses or cannot be reached.
     """
     coordinator, file = site.config.coordinator, site.home / "site.toml"
     if coordinator is None:
@@ -35,15 +35,8 @@ def rotate(site: Site) -> str:
             "rotate, then `insitu-client separate` again",
             file=file,
         )
-    keys = site.home / "keys"
-    current, coming = keys / "site.pem", keys / "site.next.pem"
-    with held(keys, "rotation"):
-        if trouble := Record(site).troubles():
-            raise InsituError(f"the change has to be recorded: {trouble[0]}")
-        old = identity.read_private(current)
-        if not coming.exists():
-            identity.write_private(coming, identity.private_pem(identity.new_key()))
-        new = identity.read_private(coming)
+    with held(site.home / "keys", "rotation"):
+        old, new = identity.read_private(site.home / "keys" / "site.pem"), coming(site)
         ca = identity.read_certificate(site.home / coordinator.ca)
         try:
             with Service(coordinator.enrols_at, ca) as service:
@@ -53,13 +46,37 @@ def rotate(site: Site) -> str:
                 "the coordinator refuses to change the key: it does not know this site's, or has revoked it; its "
                 "operator sees why (`insitu-server sites`)"
             ) from None
-        entry = rekeyed(site, old, new)
-        if not _is_recorded(site, entry):
-            Record(site).append(entry)
-        write_atomically(keys / "site.pub", identity.public_pem(new.public_key()))
-        coming.replace(current)
-        sync(keys)
+        settle(site, old, new)
     return identity.fingerprint(new.public_key())
+
+
+def coming(site: Site) -> identity.PrivateKey:
+    """The key that is to take the place of the site's; made if it is not there yet.
+
+    Raises:
+        InsituError: if the change could not be recorded.
+    """
+    if trouble := Record(site).troubles():
+        raise InsituError(f"the change has to be recorded: {trouble[0]}")
+    file = site.home / "keys" / "site.next.pem"
+    if not file.exists():
+        identity.write_private(file, identity.private_pem(identity.new_key()))
+    return identity.read_private(file)
+
+
+def settle(site: Site, old: identity.PrivateKey, new: identity.PrivateKey) -> None:
+    """Record the change, and put the new key in its place; the coordinator knows it.
+
+    Raises:
+        Refused: `record`, if that cannot be written.
+    """
+    keys = site.home / "keys"
+    entry = rekeyed(site, old, new)
+    if not _is_recorded(site, entry):
+        Record(site).append(entry)
+    write_atomically(keys / "site.pub", identity.public_pem(new.public_key()))
+    (keys / "site.next.pem").replace(keys / "site.pem")
+    sync(keys)
 
 
 def _is_recorded(site: Site, entry: Rekeyed) -> bool:

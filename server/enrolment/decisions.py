@@ -93,25 +93,29 @@ class Decisions:
             # Whoever proved it once, and came not to the end, may come again after it has expired.
             if invitation.public_key is None and time.time() >= invitation.expires:
                 raise Stranger("the ticket has expired", site=invitation.site)
-            if not self._register.bind(hashed, pem):
+            if invitation.public_key not in (None, pem):
                 raise Stranger("the ticket was used already, with another key", site=invitation.site)
-            return self._admit(invitation, hashed, key, pem)
+            return self._admit(invitation, key, pem)
 
-    def _admit(self, invitation: Invitation, hashed: str, key: identity.PublicKey, pem: str) -> Joined:
+    def _admit(self, invitation: Invitation, key: identity.PublicKey, pem: str) -> Joined:
         site = invitation.site
         row = self._store.sites().get(site)
-        new = row is None
         if row is not None and row.public_key != pem:
             raise Stranger("the site has another key by now", site=site)
-        if row is None:
-            if invitation.used is not None:
-                raise Stranger("the site was revoked", site=site)
-            try:
+        if row is None and invitation.used is not None:
+            raise Stranger("the site was revoked", site=site)
+        try:
+            if row is None:
+                # First of all: a key that cannot be admitted must not have the ticket.
+                admission.check(self._home, site, key)
+            if not self._register.bind(invitation.ticket, pem):
+                raise Stranger("the ticket was used already, with another key", site=site)
+            if row is None:
                 admission.admit(self._home, site, key)
-            except BadInput as error:
-                raise Stranger(str(error), site=site) from None
-        self._register.use(hashed)
-        return Joined(site, key, new)
+        except BadInput as error:
+            raise Stranger(str(error), site=site) from None
+        self._register.use(invitation.ticket)
+        return Joined(site, key, new=row is None)
 
     def rotate(self, request: RotateRequest) -> Joined:
         """Put another key in the place of an admitted site's, which signs for it.

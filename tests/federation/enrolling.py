@@ -22,7 +22,7 @@ from server.home import Home, ServerConfig
 from shared.tickets import Ticket
 
 HOST = "127.0.0.2"
-_BY_HAND = {"HTTPS_PROXY": "", "https_proxy": "", "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
+_PROXIES = ("https_proxy", "http_proxy", "all_proxy", "no_proxy")
 
 
 class Enrolling(Federation):
@@ -38,12 +38,13 @@ class Enrolling(Federation):
 
     def command(self, side: str, *arguments: object, code: int = 0, **environment: str) -> subprocess.CompletedProcess:
         """Run a command to its end; its exit code is checked."""
+        own = {key: value for key, value in os.environ.items() if key.lower() not in _PROXIES}
         done = subprocess.run(
             [Path(sys.executable).with_name(f"insitu-{side}"), *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=120,
-            env={**os.environ, **_BY_HAND, **environment},
+            env={**own, "OMP_NUM_THREADS": "1", "COLUMNS": "300", **environment},
         )
         assert done.returncode == code, f"{done.args}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.logs()}"
         return done
