@@ -85,6 +85,8 @@ class Policy(_Section):
         max_rounds: of one run.
         privacy_required: refuse jobs with `mode = "none"`.
         max_epsilon_per_job: refuse jobs that declare more.
+        max_repeats: rounds of a run that may be charged again, beyond what its job declares: each crash before an
+            answer was stored costs one.
         secure_aggregation_required: refuse jobs under which the coordinator sees this site's own update.
         min_sites: refuse jobs that would count a round of fewer sites.
         min_patients: training patients below which nothing is trained, and below which figures are withheld.
@@ -103,6 +105,7 @@ class Policy(_Section):
     max_rounds: Annotated[int, Field(ge=1)] = 1000
     privacy_required: bool = True
     max_epsilon_per_job: Positive = 10.0
+    max_repeats: Annotated[int, Field(ge=0)] = 2
     secure_aggregation_required: bool = False
     min_sites: Annotated[int, Field(ge=1)] = 2
     min_patients: Annotated[int, Field(ge=1)] = 5

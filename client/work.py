@@ -106,10 +106,15 @@ def _check(here: Opened, request: Request) -> None:
 def _admit(here: Opened, request: Request) -> None:
     """The operator's yes to this run of the job, given before, or in advance by a rule."""
     job, rule = request.job, policy.approving(here.site.config.approve, request.job)
-    by = here.inbox.admit(job, request.run, rule=rule)
+
+    def note(by: str) -> None:
+        here.door.record.append(
+            Decided(what="admitted", job=job.digest, name=job.name, by=by, reason=f"run {request.run}")
+        )
+
+    by = here.inbox.admit(job, request.run, rule=rule, note=note)
     if by is None:
         return
-    here.door.record.append(Decided(what="admitted", job=job.digest, name=job.name, by=by, reason=f"run {request.run}"))
     here.inbox.answered(job, None)
     here.log.info("run %s of job %s (%s): takes part, by %s", request.run, job.name, job.digest[:12], by)
 
@@ -129,7 +134,13 @@ def _train(here: Opened, request: TrainRequest, model: str) -> Reply:
     cohort, dataset = here.cohort(job, "train"), here.dataset(job)
     charge, of = assessment.charge(job), _round(request, model)
     if charge is not None:
-        here.ledger.reserve(dataset, charge, of=of, planned=charge[2] * job.federation.rounds)
+        here.ledger.reserve(
+            dataset,
+            charge,
+            of=of,
+            planned=charge[2] * job.federation.rounds,
+            again=here.site.config.policy.max_repeats,
+        )
     every = job.federation.evaluate_every or 0
     due = every > 0 and (request.round - 1) % every == 0
     found: Mapping[str, float] | Noised = {}
@@ -192,12 +203,14 @@ def _figures(
 
     Where the patients' budget does not allow it there are none: the training patients, who are others, may train on.
     """
-    job, cohort = request.job, here.cohort(request.job, split)
+    job, cohort, repeats = request.job, here.cohort(request.job, split), here.site.config.policy.max_repeats
     if not job.private:
         return evaluate(network, cohort, job, device=here.device, full=split == "test", watch=look)
     try:
         charge = figures.charge(job, releases)
-        here.ledger.reserve(here.dataset(job), charge, of=_round(request, model), planned=releases, split=split)
+        here.ledger.reserve(
+            here.dataset(job), charge, of=_round(request, model), planned=releases, split=split, again=repeats
+        )
     except BadInput as error:
         raise Refused(RefusalCode.MALFORMED, str(error)) from None
     except Refused as refused:

@@ -92,7 +92,9 @@ class Asking(Generic[_R]):
             time.sleep(_POLL_SECONDS)
         while arrived:
             message = arrived.pop()
-            node = self._waiting.pop(message.metadata.reply_to_message_id)
+            if (answered := message.metadata.reply_to_message_id) not in self._waiting:  # an earlier question
+                continue
+            node = self._waiting.pop(answered)
             reply = self._read(message, node)
             if isinstance(reply, str):
                 self._trouble(node, reply)

@@ -85,7 +85,9 @@ class Membership:
         while waiting:
             replies = list(self.grid.pull_messages(list(waiting)))
             for reply in replies:
-                one = waiting.pop(reply.metadata.reply_to_message_id)
+                one = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if one is None:  # of an earlier question
+                    continue
                 one.message = None
                 standing = _read(reply)
                 if standing not in (UNAVAILABLE, one.standing):  # who cannot be reached is asked again

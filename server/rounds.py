@@ -27,6 +27,7 @@ from shared.messages import EvaluateRequest, Figures, Offer, TrainRequest, Updat
 log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.2
+_MOST_PATIENTS = 10**7  # that a site can weigh
 
 
 class RunFailed(InsituError):
@@ -162,9 +163,12 @@ class Federation:
         """The weight of an update; None if it is none of this model's, or does not say what the job goes by."""
         try:
             arrays.check(update.model, structure)
-            return 1.0 if self.job.federation.weights == "equal" else update.numbers["training_patients"]
-        except (StructureError, KeyError):
+        except StructureError:
             return None
+        if self.job.federation.weights == "equal":
+            return 1.0
+        patients = update.numbers.get("training_patients", 0.0)
+        return patients if 1 <= patients <= _MOST_PATIENTS and patients.is_integer() else None
 
     def _figures(self, model: Arrays, membership: Membership) -> dict[str, dict[str, float]]:
         """What the sites say of the final model, where the job asks them."""

@@ -126,6 +126,7 @@ class Store:
         db.row_factory = sqlite3.Row
         try:
             db.execute("PRAGMA foreign_keys = ON")
+            db.execute("PRAGMA synchronous = EXTRA")  # a row that is there stays there, whatever is cut
             with db:
                 yield db
         except sqlite3.DatabaseError as error:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client.jobs.inbox import OPERATOR, Entry, Inbox
+from client.jobs.inbox import Entry, Inbox, Note
 from client.site import Site
 from shared import console
 from shared.console import Home, Json, when
@@ -68,8 +68,7 @@ def approve(
     site = Site.open(home)
     inbox = Inbox(site)
     entry = _find(inbox, job)
-    _record(site, "approved", entry, reason)
-    inbox.approve(entry.job, runs=runs, reason=reason)
+    inbox.approve(entry.job, runs=runs, reason=reason, note=_recording(site, "approved", entry, reason))
     console.say(f"approved: {entry.job.name} ({entry.job.digest[:12]}), {runs} {'run' if runs == 1 else 'runs'}")
 
 
@@ -78,8 +77,7 @@ def revoke(job: JobArgument, home: Home, reason: _Reason = "") -> None:
     site = Site.open(home)
     inbox = Inbox(site)
     entry = _find(inbox, job)
-    inbox.revoke(entry.job, reason=reason)  # first: a no counts even where it cannot be recorded
-    _record(site, "revoked", entry, reason)
+    inbox.revoke(entry.job, reason=reason, note=_recording(site, "revoked", entry, reason))
     console.say(f"revoked: {entry.job.name} ({entry.job.digest[:12]})")
 
 
@@ -92,12 +90,13 @@ def _when(entry: Entry) -> str | None:
     return None if entry.offered is None else when(entry.offered)
 
 
-def _record(site: Site, what: str, entry: Entry, reason: str) -> None:
+def _recording(site: Site, what: str, entry: Entry, reason: str) -> Note:
     from client.audit import Decided, Record
 
-    Record(site).append(
-        Decided(what=what, job=entry.job.digest, name=entry.job.name, by=OPERATOR, reason=reason.strip())
-    )
+    def note(by: str) -> None:
+        Record(site).append(Decided(what=what, job=entry.job.digest, name=entry.job.name, by=by, reason=reason.strip()))
+
+    return note
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -39,6 +39,13 @@ CREATE TABLE IF NOT EXISTS runs (
     digest TEXT NOT NULL REFERENCES jobs(digest), run TEXT NOT NULL, by TEXT NOT NULL, admitted REAL NOT NULL,
     PRIMARY KEY (digest, run)) STRICT;
 """
+
+
+Note = Callable[[str], None]  # told who decided
+
+
+def _unnoted(by: str) -> None:
+    """Nobody keeps a record."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +114,14 @@ class Inbox:
             raise BadInput(f"{len(found)} jobs are called {text!r}; say which by its digest: {digests}")
         return found[0]
 
-    def admit(self, job: Job, run: str, *, rule: int | None) -> str | None:
+    def admit(self, job: Job, run: str, *, rule: int | None, note: Note = _unnoted) -> str | None:
         """Let a run take part, if the operator has said yes to it.
 
         Args:
             job: which the policy allows.
             run: the coordinator's name of the run.
             rule: the number of the rule of site.toml that says yes to the job in advance, if one does.
+            note: told who said yes, before that counts; where it raises the run is not let in.
 
         Returns:
             Who said yes, where this run is let in now; None where it was before.
@@ -130,7 +138,7 @@ class Inbox:
         by = f"rule {rule}" if rule else OPERATOR
         if entry is not None and len(entry.runs) >= MOST_RUNS:
             raise Refused(RefusalCode.INBOX_FULL, f"job {job.name} has had {MOST_RUNS} runs here")
-        if (rule or (entry is not None and entry.left > 0)) and self._enter(job, run, by):
+        if (rule or (entry is not None and entry.left > 0)) and self._enter(job, run, by, note):
             return by
         if entry is None or entry.state != "pending":
             pending = sum(other.state == "pending" for other in self._read().values())
@@ -144,7 +152,7 @@ class Inbox:
             + (", for a further run of it" if entry is not None and entry.runs else ""),
         )
 
-    def _enter(self, job: Job, run: str, by: str) -> bool:
+    def _enter(self, job: Job, run: str, by: str, note: Note) -> bool:
         """Let a run in; whether it was still so that it may come in."""
         with self._writing() as database:
             now = database.execute(
@@ -162,6 +170,7 @@ class Inbox:
             database.execute(
                 "UPDATE jobs SET by = ?, decided = ? WHERE digest = ? AND decided IS NULL", (by, at, job.digest)
             )
+            note(by)
         return True
 
     def answered(self, job: Job, code: RefusalCode | None, detail: str = "") -> None:
@@ -180,11 +189,13 @@ class Inbox:
         if code in (RefusalCode.PENDING, RefusalCode.REVOKED, RefusalCode.INBOX_FULL):
             return  # which the state says already
         with self._writing() as database:
-            if entry is None:
-                self._put(database, job, "refused")
+            database.execute(
+                "INSERT OR IGNORE INTO jobs (digest, job, offered, state) VALUES (?, ?, ?, 'refused')",
+                (job.digest, job.canonical(), time.time()),
+            )
             database.execute("UPDATE jobs SET code = ?, detail = ? WHERE digest = ?", (code, detail, job.digest))
             database.execute(
-                "DELETE FROM jobs WHERE state = 'refused' AND digest NOT IN "
+                "DELETE FROM jobs WHERE state = 'refused' AND decided IS NULL AND digest NOT IN "
                 "(SELECT digest FROM jobs WHERE state = 'refused' ORDER BY offered DESC LIMIT ?)",
                 (MOST_REFUSED,),
             )
@@ -193,20 +204,30 @@ class Inbox:
         """The entry of a job; one that waits, where it was not offered yet."""
         return self._read().get(job.digest) or Entry(job=job)
 
-    def approve(self, job: Job, *, runs: int, reason: str) -> None:
-        """The operator's yes to so many further runs of a job, whether it was offered yet or not."""
-        self._decide(job, "approved", reason, further=runs)
+    def approve(self, job: Job, *, runs: int, reason: str, note: Note = _unnoted) -> None:
+        """The operator's yes to so many further runs of a job, offered or not; it is noted before it counts."""
+        self._decide(job, "approved", reason, further=runs, note=note)
 
-    def revoke(self, job: Job, *, reason: str) -> None:
-        """The operator's no: to what is under way, and to what would come."""
-        self._decide(job, "revoked", reason, further=0)
+    def revoke(self, job: Job, *, reason: str, note: Note = _unnoted) -> None:
+        """The operator's no: to what is under way, and to what would come. It counts even where it cannot be noted."""
+        failed: list[Refused] = []
+
+        def attempt(by: str) -> None:
+            try:
+                note(by)
+            except Refused as refused:
+                failed.append(refused)
+
+        self._decide(job, "revoked", reason, further=0, note=attempt)
+        if failed:
+            raise failed[0]
 
     def revoked(self, job: Job) -> bool:
         """Whether the operator has said no to a job; it costs next to nothing to ask again and again."""
         entry = self._read().get(job.digest)
         return entry is not None and entry.state == "revoked"
 
-    def _decide(self, job: Job, state: State, reason: str, *, further: int) -> None:
+    def _decide(self, job: Job, state: State, reason: str, *, further: int, note: Note) -> None:
         with self._writing() as database:
             self._put(database, job, "pending")
             database.execute(
@@ -214,6 +235,7 @@ class Inbox:
                 "(SELECT count(*) FROM runs WHERE runs.digest = jobs.digest AND by = ?) WHERE digest = ?",
                 (state, time.time(), OPERATOR, reason, further, OPERATOR, job.digest),
             )
+            note(OPERATOR)
 
     @staticmethod
     def _put(database: sqlite3.Connection, job: Job, state: State) -> None:
@@ -226,7 +248,7 @@ class Inbox:
 
     def _read(self) -> dict[str, Entry]:
         """Every job, by its digest; read again only if the file has changed."""
-        now = stamp(self.file)
+        now = self._stamp()
         if now is None:
             self._entries = {}
         elif now != self._seen:
@@ -240,6 +262,13 @@ class Inbox:
         self._seen = now
         return self._entries
 
+    def _stamp(self) -> Hashable:
+        """Changes whenever the file does: with SQLite's own counter of changes, which is finer than any clock."""
+        if (seen := stamp(self.file)) is None:
+            return None
+        with self.file.open("rb") as stream:
+            return seen, stream.read(100)[24:28]
+
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._opened() as database:
@@ -250,13 +279,13 @@ class Inbox:
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         try:
-            new = not self.file.exists()
+            new = not self.file.exists() or not self.file.stat().st_size
             with closing(sqlite3.connect(self.file, timeout=_WAIT_SECONDS)) as database:
                 database.row_factory = sqlite3.Row
                 database.execute("PRAGMA foreign_keys = ON")
                 database.execute(f"PRAGMA synchronous = {'EXTRA' if self._durable else 'OFF'}")
                 if new:
-                    database.executescript(_SCHEMA)
+                    database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
                     self.file.chmod(0o600)
                 yield database
         except sqlite3.Error as error:

@@ -36,7 +36,9 @@ class Ledger:
         self.site = site
         self.file = site.home / "ledger.sqlite"
 
-    def reserve(self, dataset: str, charge: Charge, *, of: Round, planned: int, split: str = SPLIT) -> int:
+    def reserve(
+        self, dataset: str, charge: Charge, *, of: Round, planned: int, split: str = SPLIT, again: int | None = None
+    ) -> int:
         """Charge a round to a dataset, durably, or refuse.
 
         Args:
@@ -45,6 +47,8 @@ class Ledger:
             of: the round.
             planned: steps of the whole job. Nothing is charged for them: once all of them fit, each round does.
             split: whose patients are used.
+            again: how many rounds of a run may be charged beyond the planned steps, because they were charged before
+                and never answered; None for any number.
 
         Returns:
             The charge's number.
@@ -56,6 +60,12 @@ class Ledger:
         with self.writing() as books:
             taken = sum(steps for *_, steps in books.history(dataset, split, job=of.job, run=of.run))
             noise_multiplier, sample_rate, steps = charge
+            if again is not None and taken + steps > planned + again * steps:
+                raise Refused(
+                    RefusalCode.OVER_BUDGET,
+                    f"run {of.run} has been charged {taken} steps of the {planned} that its job declares, and {again} "
+                    "rounds may be charged again: a further one is none that was approved",
+                )
             # First whether all that is left of the run fits: the answer is the same for every round of it, so that it
             # is worked out once.
             rest = (noise_multiplier, sample_rate, max(steps, planned - taken))

@@ -80,6 +80,7 @@ def read(folder: Path) -> Witness | None:
         file = files[-1]
         try:
             said, born = Statement.model_validate_json(file.read_bytes()), _born(file)
+            file.stat()  # raises if another process has just written a newer one, and removed this
         except FileNotFoundError:  # another process has just written a newer one
             continue
         except ValidationError:

@@ -13,13 +13,17 @@ from client.training.noise import Stream
 from client.training.noting import Shares
 from client.training.shares import Rows, Share
 
+_TOO_LONG = 2.0**100  # times the clipping norm
+_SHORTER = 1 - 2.0**-20
 _SMALL = 2**12  # numbers; parameters below it are clipped together, as they are many and each takes its time
 
 
 def clipped_sum(shares: Sequence[Share], norm: float) -> list[Tensor]:
     """Each patient's gradient times min(1, C / (its norm + 1e-6)), as Opacus does, added up.
 
-    A patient whose gradient is not finite counts as zero, rather than spoil the sum.
+    A patient whose gradient is not finite, or so long that a factor in single precision cannot make it short, counts as
+    zero, rather than spoil the sum. What is made shorter is made shorter by a little more than it has to be, by more
+    than rounding can make it longer.
 
     Args:
         shares: of each parameter, of one patient or more.
@@ -35,10 +39,11 @@ def clipped_sum(shares: Sequence[Share], norm: float) -> list[Tensor]:
     if together:
         pieces.append(Rows(torch.cat([values.flatten(1) for values in together], dim=1)))
     squares = torch.stack([piece.squares() for piece in pieces]).sum(0)
-    finite = squares.isfinite()
+    finite = squares < (norm * _TOO_LONG) ** 2  # what is not a number is not
     if not finite.all():
         squares, pieces = squares[finite], [piece.of(finite) for piece in pieces]
-    factors = (norm / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+    factors = norm / (squares.sqrt() + 1e-6)
+    factors = torch.where(factors < 1, factors * _SHORTER, torch.ones_like(factors))
     sums = [piece.weighted(factors) for piece in pieces]
     if together:
         shapes = [values.shape[1:] for values in together]

@@ -49,8 +49,9 @@ class Rows:
 
     def squares(self) -> Tensor:
         """See `Share`."""
-        norms: Tensor = torch.linalg.vector_norm(self.values.flatten(1), dim=1)
-        return norms.double() ** 2
+        # Added up in double precision, one patient at a time: in single, a sum over millions comes out too small.
+        rows = self.values.flatten(1)
+        return torch.stack([torch.linalg.vector_norm(row, dtype=torch.float64) ** 2 for row in rows])
 
     def weighted(self, factors: Tensor) -> Tensor:
         """See `Share`."""

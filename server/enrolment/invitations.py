@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
+from pydantic import ValidationError
 
 from server import admission
 from server.enrolment.register import Register
 from server.home import Home
 from shared import identity, tickets
 from shared.errors import BadInput, InsituError
+from shared.job import explain
 from shared.tickets import Ticket
 
 LONGEST = dt.timedelta(days=90)
@@ -43,14 +45,17 @@ def invite(home: Home, site: str, *, valid: dt.timedelta, out: Path) -> Ticket:
     fleet, enrolment = home.config.port or running.get("port"), home.config.enrols_at or running.get("enrolment")
     if not fleet or not enrolment:
         raise InsituError("its ports are taken when the coordinator starts: `insitu-server start` it first")
-    ticket = Ticket(
-        site=site,
-        coordinator=f"{home.config.host}:{fleet}",
-        enrolment=f"{home.config.host}:{enrolment}",
-        expires=dt.datetime.now(dt.UTC).replace(microsecond=0) + valid,
-        secret=tickets.new_secret(),
-        ca=identity.read_certificate(home.ca).decode(),
-    )
+    try:
+        ticket = Ticket(
+            site=site,
+            coordinator=f"{home.config.host}:{fleet}",
+            enrolment=f"{home.config.host}:{enrolment}",
+            expires=dt.datetime.now(dt.UTC).replace(microsecond=0) + valid,
+            secret=tickets.new_secret(),
+            ca=identity.read_certificate(home.ca).decode(),
+        )
+    except ValidationError as error:  # a host that no site.toml can name, as an address of IPv6
+        raise BadInput(f"host: {explain(error)}", file=home.path / "server.toml") from None
     register = Register(home.store)
     tickets.write(out, ticket)
     try:

@@ -33,6 +33,7 @@ TOO_MANY = "too many tries from this address; try again in ten minutes"
 _LONGEST_MESSAGE = 4096
 _THREADS = 4
 _MOST_CALLS = 16  # at a time; more are turned away at once
+MOST_CONNECTIONS = 100
 _OPTIONS = [
     ("grpc.so_reuseport", 0),  # nobody else may listen beside it
     ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
@@ -40,6 +41,7 @@ _OPTIONS = [
     ("grpc.max_metadata_size", 8 * 2**10),
     ("grpc.absolute_max_metadata_size", 16 * 2**10),
     ("grpc.max_concurrent_streams", 4),
+    ("grpc.max_allowed_incoming_connections", MOST_CONNECTIONS),  # the fleet interface shares the process's files
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 30_000),
     ("grpc.max_connection_age_ms", 60_000),

@@ -61,14 +61,20 @@ class OneAtATime(RuntimeHttpClient):
         self._arrived: deque[tuple[MessageProto, ObjectTree]] = deque()
 
     def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:  # noqa: N802 -- Flower's name
-        """One reply, or none."""
-        if not self._arrived:
+        """One reply to one of these messages, or none; one to a message that nobody asks for any more is dropped."""
+        wanted = set(request.message_ids)
+        if not any(self._answers(message, wanted) for message, _ in self._arrived):
             response = super().PullMessages(request)
             self._arrived.extend(zip(response.messages_list, response.message_object_trees, strict=True))
-        if not self._arrived:
-            return PullAppMessagesResponse()
-        message, tree = self._arrived.popleft()
-        return PullAppMessagesResponse(messages_list=[message], message_object_trees=[tree])
+        while self._arrived:
+            message, tree = self._arrived.popleft()
+            if self._answers(message, wanted):
+                return PullAppMessagesResponse(messages_list=[message], message_object_trees=[tree])
+        return PullAppMessagesResponse()
+
+    @staticmethod
+    def _answers(message: MessageProto, wanted: set[str]) -> bool:
+        return message.metadata.reply_to_message_id in wanted
 
 
 class WaitingGrid(HttpGrid):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from asking import ask, code, log_of, train
@@ -12,6 +13,7 @@ from asking import ask, code, log_of, train
 from client import device
 from client.ledger import Ledger
 from client.site import Approval, DatasetRules, Policy, Site
+from shared import arrays, networks
 from shared.errors import RefusalCode
 from shared.messages import Accepted, Offer, Update
 
@@ -28,7 +30,7 @@ CROSSED = {
     "min_patients": (1000, {}, RefusalCode.FEW_PATIENTS),
 }
 # Rules that bound what is done rather than refuse a job; each has its own test below.
-BOUNDS = {"hours", "max_minutes", "max_memory", "max_update_norm", "decimals", "threads", "gpu_share"}
+BOUNDS = {"max_repeats", "hours", "max_minutes", "max_memory", "max_update_norm", "decimals", "threads", "gpu_share"}
 RULES_OF_DATASETS = {
     "jobs": (("thorax-*",), {}, RefusalCode.NO_DATASET),
     "epsilon": (1.0, {}, RefusalCode.OVER_BUDGET),
@@ -100,6 +102,22 @@ def test_a_job_that_crosses_any_part_of_a_rule_of_approval_waits_for_the_operato
 def approve(site: Site, *rules: Approval) -> None:
     site.config = site.config.model_copy(update={"approve": rules})
     site.write_config()
+
+
+@pytest.mark.parametrize("repeats", [0, 2])
+def test_a_run_is_charged_what_its_job_declares_and_a_few_rounds_again(hospital, private_job, repeats):
+    """However often the same round is asked for with another model: the yes was to the job's ε, not to the budget."""
+    site = hospital(max_repeats=repeats, rules={"epsilon": 1e6, "delta": 1e-4})
+    answers = []
+    for number in range(private_job.federation.rounds + repeats + 3):
+        model = {
+            name: array + np.float32(number) for name, array in arrays.of_network(networks.build(private_job)).items()
+        }
+        answers.append(ask(site, train(private_job, model=model)))
+    allowed = private_job.federation.rounds + repeats
+    assert all(isinstance(answer, Update) for answer in answers[:allowed])
+    assert {code(answer) for answer in answers[allowed:]} == {RefusalCode.OVER_BUDGET}
+    assert "none that was approved" in log_of(site)
 
 
 def test_outside_the_hours_a_job_is_accepted_and_nothing_is_worked_on(

@@ -5,6 +5,7 @@ import socket
 import ssl
 import stat
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,10 +15,13 @@ from harness import listening, until
 
 from client import credentials
 from client.enrolment.channel import Denied, Service
+from client.enrolment.checks import reach
 from client.site import Site, SiteConfig
 from server import admission
 from server.enrolment.decisions import MOST_REFUSED
 from server.enrolment.register import MOST_WRONG_PROOFS, Register
+from server.enrolment.service import MOST_CONNECTIONS
+from server.home import Home, ServerConfig
 from shared import identity, tickets
 from shared.enrolment_pb2 import BeginRequest, JoinRequest, RotateRequest
 from shared.errors import InsituError
@@ -361,6 +365,21 @@ def test_the_enrolment_port_speaks_nothing_older_than_tls_1_3(there):
         assert not raw.recv(100).startswith(b"\x00\x00")  # no frame of HTTP/2 without TLS
 
 
+def test_whoever_opens_connections_without_end_gets_so_many_and_the_sites_are_served(there):
+    ticket, opened = there.invite("patient"), []
+    try:
+        for _ in range(MOST_CONNECTIONS + 50):
+            opened.append(socket.create_connection((HOST, there.home.running()["enrolment"])))
+        descriptors = len(list(Path(f"/proc/{there.coordinator.process.pid}/fd").iterdir()))
+        assert descriptors < MOST_CONNECTIONS + 100
+        assert reach(f"{HOST}:{there.home.config.port}", ticket.authority) is None
+    finally:
+        for one in opened:
+            one.close()
+    with there.calls(ticket) as service:
+        assert service.join(service.begin(), ticket, identity.new_key()).site == "patient"
+
+
 def test_a_site_proves_nothing_to_a_coordinator_of_another_authority(there):
     ticket = there.invite("deceived")
     other = ticket.model_copy(update={"ca": identity.new_authority("other").certificate_pem.decode()})
@@ -385,8 +404,6 @@ def test_health_is_told_on_loopback_only(there):
 
 
 def test_a_taken_enrolment_port_is_said_in_one_line(there, tmp_path):
-    from server.home import Home, ServerConfig
-
     config = ServerConfig(host=HOST, listen=HOST, port=0, enrolment_port=there.home.running()["enrolment"])
     home = Home.create(tmp_path / "h", config)
     said = there.command("server", "start", "--home", home.path, code=1).stderr

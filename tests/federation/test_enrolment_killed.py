@@ -35,6 +35,7 @@ def _join(there, name: str, step: int) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.chaos
 def test_killed_at_any_step_the_same_command_does_the_rest(there):
     there.invite("whole")
     done = _join(there, "whole", 0)

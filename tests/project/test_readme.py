@@ -98,7 +98,7 @@ def test_the_two_commands_are_recipes_of_the_makefile():
     assert block.commands == ["make demo", "make test"]
     for command in block.commands:
         recipe = subprocess.run([*command.split(), "-n"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        assert {"make demo": "insitu-sim demo --out demo", "make test": "pytest -m federation"}[command] in recipe
+        assert {"make demo": "insitu-sim demo --out demo", "make test": 'pytest -m "federation'}[command] in recipe
 
 
 @pytest.mark.federation

@@ -120,6 +120,12 @@ def test_any_value_of_any_field_is_taken_or_bad_input(field, value):
     assert isinstance(read, Ticket)
 
 
+@pytest.mark.parametrize("data", [b"version = " + b"9" * 5000, b"version = " + b"[" * 5000, b"\xff", b"version"])
+def test_what_no_toml_reader_can_read_is_bad_input(data):
+    with pytest.raises(BadInput, match="is no ticket"):
+        tickets.parse(data)
+
+
 def test_a_file_too_long_for_a_ticket_is_refused(tmp_path):
     file = tmp_path / "long"
     file.write_bytes(tickets.encoded(TICKET) + b"#" * 2**17)
