@@ -272,8 +272,10 @@ class Site:
 
     def write_config(self) -> None:
         """Write site.toml from `config`."""
-        text = tomli_w.dumps(self.config.model_dump(mode="json", exclude_none=True))
-        write_atomically(self.home / "site.toml", text.encode(), mode=0o600)
+        data = self.config.model_dump(mode="json", exclude_none=True)
+        if not data["approve"]:
+            del data["approve"]  # an empty list there would keep the operator from adding [[approve]] below
+        write_atomically(self.home / "site.toml", tomli_w.dumps(data).encode(), mode=0o600)
 
     @contextmanager
     def claimed(self) -> Iterator[None]:

@@ -41,3 +41,12 @@ def test_whatever_is_in_the_file_it_is_a_site_or_bad_input(content):
 def test_whatever_it_says_is_a_site_or_bad_input(data):
     with contextlib.suppress(BadInput):
         opened(tomli_w.dumps({"name": "north", **data}).encode())
+
+
+def test_a_rule_can_be_added_at_the_end_of_the_file_that_was_written(tmp_path):
+    Site.create(tmp_path / "home", SiteConfig(name="north"))
+    with (tmp_path / "home" / "site.toml").open("a") as file:
+        file.write("\n[[approve]]\njobs = ['liver-*']\n\n[datasets.liver]\nepsilon = 3.0\n")
+    config = Site.open(tmp_path / "home").config
+    assert [rule.jobs for rule in config.approve] == [("liver-*",)]
+    assert config.datasets["liver"].epsilon == 3.0

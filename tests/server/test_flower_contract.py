@@ -76,6 +76,8 @@ def test_the_superlink_is_configured_by_the_fields_that_are_given():
         (LinkState.get_node_id_by_public_key, ["self", "public_key"]),
         (LinkState.get_message_ids_from_run_id, ["self", "run_id"]),
         (LinkState.delete_messages, ["self", "message_ins_ids"]),
+        (LinkState.delete_node, ["self", "owner_aid", "node_id"]),
+        (LinkState.deactivate_node, ["self", "node_id"]),
     ],
 )
 def test_what_is_called_in_process_takes_what_it_is_given(function, parameters):
@@ -218,3 +220,14 @@ def test_flowers_memory_is_a_file_of_sqlite_in_the_home(home, listeners):
     with contextlib.closing(sqlite3.connect(home.database)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert {"node", "run", "message_ins", "message_res", "objects"} <= tables, MOVED
+
+
+def test_a_key_is_changed_in_its_place_and_a_dismissed_one_is_known_no_more(tmp_path):
+    memory = SuperLink.open(tmp_path / "superlink.sqlite")
+    old, new = (identity.public_pem(identity.new_key().public_key()) for _ in range(2))
+    node = memory.admit("north", old)
+    memory.rekey(node, new)
+    assert (memory.known(old), memory.known(new)) == (None, node), MOVED
+    memory.dismiss(node)
+    memory.dismiss(node)
+    assert memory.known(new) is None, MOVED
