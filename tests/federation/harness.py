@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -235,6 +236,7 @@ def at_will(fed: Federation) -> Iterator[Callable[[RecordDict, str], Message]]:
     assert task.flower_run == flower_run
     grid = WaitingGrid(f"127.0.0.1:{fed.home.running()['loopback']}", task.token)
     grid.identify()
+    threading.Thread(target=grid.beat, name="heartbeat", daemon=True).start()  # unheard of for 60 s, a run is given up
     (node,) = grid.get_node_ids()
 
     def ask(records: RecordDict, message_type: str = "train") -> Message:
