@@ -18,9 +18,9 @@ from client import link, state
 from client.site import SITE_NAME, Coordinator
 from client.supervision import Supervised, keep, told_to_stop
 from shared import identity
+from shared.declared import explain
 from shared.errors import BadInput
 from shared.files import held
-from shared.job import explain
 
 
 class CarrierConfig(BaseModel):

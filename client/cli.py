@@ -18,8 +18,8 @@ from client.ledger import Ledger
 from client.ledger.cli import app as budget_app
 from client.site import Coordinator, Site, SiteConfig
 from shared import console, identity, tickets
+from shared.declared import explain
 from shared.errors import BadInput, InsituError
-from shared.job import explain
 
 app = console.app("A hospital: what it has, what it allows, and the daemon that answers for it.")
 app.add_typer(data_app, name="data")

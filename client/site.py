@@ -28,20 +28,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from shared.declared import Positive, Section, explain
 from shared.errors import BadInput, InsituError
 from shared.files import held, write_atomically
-from shared.job import Positive, explain
 
 SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Coordinator(_Section):
+class Coordinator(Section):
     """Where the coordinator is, and by which certificate it is known.
 
     Attributes:
@@ -61,7 +57,7 @@ class Coordinator(_Section):
         return self.enrolment or f"{host}:{int(port) + 1}"
 
 
-class Supernode(_Section):
+class Supernode(Section):
     """The SuperNode, where another user of this machine runs it; without this section the site's daemon does.
 
     Attributes:
@@ -75,7 +71,7 @@ Hours = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):
 Task = Literal["segmentation", "classification"]
 
 
-class Policy(_Section):
+class Policy(Section):
     """What this hospital allows. Everything else is refused, whoever approves it.
 
     Attributes:
@@ -118,7 +114,7 @@ class Policy(_Section):
     gpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-class Approval(_Section):
+class Approval(Section):
     """A rule by which the operator says yes in advance: to every run of every job that fits all of it.
 
     It widens nothing: what the policy refuses stays refused. A rule that says nothing fits every job.
@@ -136,7 +132,7 @@ class Approval(_Section):
     max_rounds: Annotated[int, Field(ge=1)] | None = None
 
 
-class DatasetRules(_Section):
+class DatasetRules(Section):
     """What may be done with one dataset.
 
     Attributes:
@@ -151,7 +147,7 @@ class DatasetRules(_Section):
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
 
 
-class SiteConfig(_Section):
+class SiteConfig(Section):
     """site.toml.
 
     Attributes:
@@ -176,7 +172,7 @@ class SiteConfig(_Section):
     durable: bool = True
     policy: Policy = Policy()
     approve: tuple[Approval, ...] = ()
-    datasets: dict[str, DatasetRules] = {}
+    datasets: dict[str, DatasetRules] = Field(default_factory=dict)
 
 
 class Site:

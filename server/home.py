@@ -25,9 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.store import Store
 from shared import identity
+from shared.declared import explain
 from shared.errors import BadInput
 from shared.files import held, is_held, write_atomically
-from shared.job import explain
 
 DEFAULT_PORT = 8443
 _RUNNING = "coordinator.json"

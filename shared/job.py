@@ -24,7 +24,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
@@ -35,52 +34,18 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from shared.declared import Count, Duration, Positive, Section, canonical, explain, is_plain, without_none
 from shared.errors import BadInput
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-
-def _duration(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        raise ValueError(f'got {value!r}, expected a number and a unit, as "90s", "30m", "2h" or "1d"')
-    try:
-        return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
-    except OverflowError:
-        raise ValueError(f"got {value!r}, which is longer than anybody waits") from None
-
-
-def _plain_number(value: float) -> int | float:
-    return int(value) if float(value).is_integer() else value
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_duration),
-    PlainSerializer(lambda value: f"{_plain_number(value.total_seconds())}s", return_type=str),
-    Field(gt=timedelta(0)),
-]
-Count = Annotated[int, Field(ge=1, le=2**31)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Images(_Section):
+class Images(Section):
     """How an image reaches the network; the same in training, evaluation and prediction.
 
     Attributes:
@@ -141,13 +106,13 @@ class Network(BaseModel):
     @model_validator(mode="after")
     def _one_spelling(self) -> Self:
         for key, value in (self.model_extra or {}).items():
-            if not _is_plain(value):
+            if not is_plain(value):
                 raise ValueError(f"{key}: expected a finite number, a text, true or false, or a list of them")
-            self.__pydantic_extra__[key] = _canonical(value)  # type: ignore[index]
+            self.__pydantic_extra__[key] = canonical(value)  # type: ignore[index]
         return self
 
 
-class Training(_Section):
+class Training(Section):
     """What a site does in one round.
 
     Attributes:
@@ -205,7 +170,7 @@ class Training(_Section):
         return self
 
 
-class Privacy(_Section):
+class Privacy(Section):
     """Differential privacy of a patient: add/remove adjacency, Poisson sampling of patients at each site.
 
     Attributes:
@@ -241,7 +206,7 @@ class Privacy(_Section):
         return self
 
 
-class Federation(_Section):
+class Federation(Section):
     """How the sites' updates become one model.
 
     Attributes:
@@ -269,7 +234,7 @@ class Federation(_Section):
     evaluate_at_end: bool = True
 
 
-class Job(_Section):
+class Job(Section):
     """One federated training, as the coordinator submits it and each site approves it, under its digest."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -347,7 +312,7 @@ class Job(_Section):
 
     def canonical(self) -> str:
         """The canonical JSON text: defaults filled in, keys sorted, no spaces, 8.0 written as 8."""
-        return json.dumps(_canonical(self.model_dump(mode="json")), sort_keys=True, separators=(",", ":"))
+        return json.dumps(canonical(self.model_dump(mode="json")), sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def digest(self) -> str:
@@ -356,7 +321,7 @@ class Job(_Section):
 
     def to_toml(self) -> str:
         """The job as TOML, everything spelled out."""
-        return tomli_w.dumps(_without_none(self.model_dump(mode="json")))
+        return tomli_w.dumps(without_none(self.model_dump(mode="json")))
 
     def varied(self, **sections: Mapping[str, Any]) -> Job:
         """This job with some keys of some sections replaced (None removes one), validated again.
@@ -417,46 +382,3 @@ class Job(_Section):
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"cannot be read as UTF-8 text ({type(error).__name__})", file=path) from None
         return cls.from_toml(text, file=path)
-
-
-def explain(error: ValidationError) -> str:
-    """Say every mistake of a pydantic check as `[section] key: what`, one a line."""
-    lines = []
-    for item in error.errors(include_url=False, include_context=False):
-        where = [str(part) for part in item["loc"]]
-        field = f"[{where[0]}] {'.'.join(where[1:])}" if len(where) > 1 else "".join(where)
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key; remove it, or look for a misspelling"
-        elif item["type"] == "missing":
-            message = "is missing"
-        elif not isinstance(item["input"], Mapping | list | tuple) and item["type"] != "value_error":
-            message = f"got {str(item['input'])[:80]!r}: {message}"
-        lines.append(f"{field}: {message}" if field else message)
-    return "; ".join(lines)
-
-
-def _canonical(value: Any) -> Any:
-    """Numbers that are equal become the same text; tuples become lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _canonical(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    return value
-
-
-def _is_plain(value: object) -> bool:
-    """Whether TOML and JSON both say it, and mean the same."""
-    if isinstance(value, list | tuple):
-        return all(_is_plain(item) for item in value)
-    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_without_none(item) for item in value]
-    return value

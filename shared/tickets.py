@@ -28,8 +28,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from shared import identity
+from shared.declared import explain
 from shared.errors import BadInput
-from shared.job import explain
 
 SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"  # as client.site has it
 SECRET_BYTES = 32

@@ -20,8 +20,8 @@ from client.ledger.entries import SPLIT, Books, Budget, Charged, Decision, Paid,
 from client.site import DatasetRules, Site
 from shared import accounting
 from shared.accounting import Charge
+from shared.declared import explain
 from shared.errors import BadInput, RefusalCode, Refused
-from shared.job import explain
 
 
 class Ledger:

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from server.home import Home
 from shared import console, identity
+from shared.declared import Duration, explain
 from shared.errors import BadInput
-from shared.job import Duration, explain
 
 Name = Annotated[str, typer.Argument(help="What the site is called here.", metavar="SITE")]
 

@@ -14,8 +14,8 @@ from server import admission
 from server.enrolment.register import Register
 from server.home import Home
 from shared import identity, tickets
+from shared.declared import explain
 from shared.errors import BadInput, InsituError
-from shared.job import explain
 from shared.tickets import Ticket
 
 LONGEST = dt.timedelta(days=90)
