@@ -10,32 +10,18 @@ import pictures
 import pytest
 from harness import federation, until
 
-from client.data.registry import Registry
 from client.site import Approval, Policy
-from shared.job import Job
 
 pytestmark = pytest.mark.federation
 
-JOB = Job.from_dict(
-    {
-        "name": "discs",
-        "task": "segmentation",
-        "classes": ["background", "disc"],
-        "images": {"size": [16, 16]},
-        "network": {"name": "UNet", "channels": [4, 8], "strides": [2]},
-        "training": {"local_steps": 2, "batch_size": 8},
-        "privacy": {"mode": "none"},
-        "federation": {"rounds": 2, "min_sites": 2},
-    }
-)
+JOB = pictures.JOB.without_privacy().varied(training={"local_steps": 2}, federation={"rounds": 2, "evaluate_every": 1})
 
 
 def _prepare(site) -> None:
     if site.name == "south":
         site.config = site.config.model_copy(update={"approve": (Approval(),)})
         site.write_config()
-    manifest = pictures.write(site.home.parent / "data" / site.name, patients=40, brightness=90, seed=1)
-    Registry(site).add("discs", manifest)
+    pictures.give(site, patients=40)
 
 
 @pytest.fixture(scope="module")

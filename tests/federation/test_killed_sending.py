@@ -5,39 +5,21 @@ import pytest
 from harness import at_will, federation
 
 from client.audit.verification import verify
-from client.data.registry import Registry
 from client.ledger import Ledger
 from client.site import Policy
 from shared import arrays, networks, npy
-from shared.job import Job
 from shared.messages import TrainRequest
 
 pytestmark = pytest.mark.federation
 
-JOB = Job.from_dict(
-    {
-        "name": "discs",
-        "task": "segmentation",
-        "classes": ["background", "disc"],
-        "images": {"size": [16, 16]},
-        "network": {"name": "UNet", "channels": [4, 8], "strides": [2]},
-        "training": {"local_steps": 1, "batch_size": 8},
-        "privacy": {"epsilon": 2.0, "delta": 1e-4, "sample_rate": 0.2},
-        "federation": {"rounds": 3, "min_sites": 2},
-    }
-)
-
-
-def _prepare(site) -> None:
-    manifest = pictures.write(site.home.parent / "data" / site.name, patients=60, brightness=90, seed=1)
-    Registry(site).add("discs", manifest)
+JOB = pictures.JOB
 
 
 def test_asked_again_after_it_was_killed_sending_a_site_sends_what_it_stored(tmp_path):
     policy = Policy(threads=1)
     request = TrainRequest(job=JOB, run="run-1", round=1, model=arrays.of_network(networks.build(JOB))).pack()
     with (
-        federation(tmp_path, sites=("north",), policy=policy, client_app="dying:app", prepare=_prepare) as fed,
+        federation(tmp_path, sites=("north",), policy=policy, client_app="dying:app", prepare=pictures.give) as fed,
         at_will(fed) as ask,
     ):
         site = fed.sites["north"]

@@ -16,35 +16,20 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from harness import at_will, federation
 
-from client.data.registry import Registry
 from client.ledger import Ledger
-from client.site import DatasetRules, Policy
+from client.site import Policy
 from shared import arrays, networks, npy
 from shared.job import Job
 from shared.messages import EvaluateRequest, Offer, TrainRequest
 
 pytestmark = pytest.mark.federation
 
-JOB = Job.from_dict(
-    {
-        "name": "discs",
-        "task": "segmentation",
-        "classes": ["background", "disc"],
-        "images": {"size": [16, 16]},
-        "network": {"name": "UNet", "channels": [4, 8], "strides": [2]},
-        "training": {"local_steps": 1, "batch_size": 8},
-        "privacy": {"epsilon": 2.0, "delta": 1e-4, "sample_rate": 0.2},
-        "federation": {"rounds": 3, "min_sites": 2},
-    }
-)
+JOB = pictures.JOB
 MODEL = arrays.of_network(networks.build(JOB))
 
 
 def _prepare(site) -> None:
-    site.config = site.config.model_copy(update={"datasets": {"discs": DatasetRules(epsilon=3.0, delta=1e-4)}})
-    site.write_config()
-    manifest = pictures.write(site.home.parent / "data" / site.name, patients=60, brightness=90, seed=1)
-    Registry(site).add("discs", manifest)
+    pictures.give(site, epsilon=3.0)
 
 
 @pytest.fixture(scope="module")

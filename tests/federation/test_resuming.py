@@ -13,40 +13,20 @@ import pytest
 from harness import federation, until
 
 from client.audit.verification import verify
-from client.data.registry import Registry
 from client.ledger import Ledger
-from client.site import DatasetRules, Policy
+from client.site import Policy
 from shared import arrays
-from shared.job import Job
 
 pytestmark = pytest.mark.federation
 
-JOB = Job.from_dict(
-    {
-        "name": "discs",
-        "task": "segmentation",
-        "classes": ["background", "disc"],
-        "images": {"size": [16, 16]},
-        "network": {"name": "UNet", "channels": [4, 8], "strides": [2]},
-        "training": {"local_steps": 20, "batch_size": 8},
-        "privacy": {"mode": "none"},
-        "federation": {"rounds": 6, "min_sites": 2, "algorithm": "fedavgm", "momentum": 0.5, "evaluate_every": 0},
-    }
+JOB = pictures.JOB.without_privacy().varied(
+    training={"local_steps": 20}, federation={"rounds": 6, "algorithm": "fedavgm", "momentum": 0.5}
 )
-PRIVATE = Job.from_dict(
-    {
-        **JOB.model_dump(mode="json", exclude_none=True),
-        "privacy": {"epsilon": 2.0, "delta": 1e-4, "sample_rate": 0.2},
-        "federation": {"rounds": 4, "min_sites": 2},
-    }
-)
+PRIVATE = pictures.JOB.varied(training={"local_steps": 20}, federation={"rounds": 4})
 
 
 def _prepare(site) -> None:
-    site.config = site.config.model_copy(update={"datasets": {"discs": DatasetRules(epsilon=1e4, delta=1e-4)}})
-    site.write_config()
-    manifest = pictures.write(site.home.parent / "data" / site.name, patients=60, brightness=90, seed=1)
-    Registry(site).add("discs", manifest)
+    pictures.give(site, epsilon=1e4)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from client.flower.executor import Patient, TaskToken
 from client.site import Approval, Coordinator, DatasetRules, Policy, Site, SiteConfig
 from server import admission
 from server.home import Home, ServerConfig
-from shared.job import Job
 
 pytestmark = [
     pytest.mark.federation,
@@ -35,18 +34,7 @@ CARRIER = User(64001)
 SITE = User(64002, groups=[CARRIER.uid])
 STRANGER = User(64003)
 
-JOB = Job.from_dict(
-    {
-        "name": "discs",
-        "task": "segmentation",
-        "classes": ["background", "disc"],
-        "images": {"size": [16, 16]},
-        "network": {"name": "UNet", "channels": [4, 8], "strides": [2]},
-        "training": {"local_steps": 1, "batch_size": 8},
-        "privacy": {"epsilon": 2.0, "delta": 1e-4, "sample_rate": 0.2},
-        "federation": {"rounds": 2, "min_sites": 1},
-    }
-)
+JOB = pictures.JOB.varied(federation={"rounds": 2, "min_sites": 1})
 
 
 @dataclass
