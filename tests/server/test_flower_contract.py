@@ -13,10 +13,14 @@ import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 from flwr.proto.fleet_pb2 import PullMessagesResponse
-from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+from flwr.proto.message_pb2 import Message as Proto
+from flwr.proto.message_pb2 import Metadata as ProtoMetadata
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore import sql_mixin
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.grid import HttpGrid, http_grid
 from flwr.superlink.main import create_app
@@ -26,7 +30,7 @@ from flwr.superlink.servicer.runtime import runtime_handlers
 from server.admission import admit
 from server.flower import superlink
 from server.flower.listeners import Listeners
-from server.flower.serverapp import WaitingGrid
+from server.flower.serverapp import OneAtATime, WaitingGrid
 from server.flower.superlink import SuperLink
 from server.home import Home, ServerConfig
 from shared import bundle, identity
@@ -231,3 +235,16 @@ def test_a_key_is_changed_in_its_place_and_a_dismissed_one_is_known_no_more(tmp_
     memory.dismiss(node)
     memory.dismiss(node)
     assert memory.known(new) is None, MOVED
+
+
+def test_a_reply_that_nobody_asks_for_any_more_is_dropped_and_the_next_is_handed_on(monkeypatch):
+    """Flower hands over all that is there, whatever is asked for: with it those of a round that is over."""
+
+    def arrived(self, request):
+        messages = [Proto(metadata=ProtoMetadata(reply_to_message_id=name)) for name in ("late", "a", "b")]
+        return PullAppMessagesResponse(messages_list=messages, message_object_trees=[ObjectTree() for _ in messages])
+
+    monkeypatch.setattr(RuntimeHttpClient, "PullMessages", arrived)
+    client = OneAtATime("http://127.0.0.1:1", interceptors=[], verify=False)
+    found = [client.PullMessages(PullAppMessagesRequest(message_ids=["a", "b"])) for _ in range(2)]
+    assert [one.messages_list[0].metadata.reply_to_message_id for one in found] == ["a", "b"]
