@@ -29,12 +29,12 @@ def check(home: Home, name: str, key: identity.PublicKey) -> None:
     """
     check_name(name)
     pem = identity.public_pem(key).decode()
-    admitted = home.store.sites()
+    admitted = home.store.sites.admitted()
     if name in admitted:
         raise BadInput(f"a site named {name!r} is already admitted")
     if any(row.public_key == pem for row in admitted.values()):
         raise BadInput("this key is already admitted under another name")
-    if any(row.public_key == pem for row in home.store.revoked()):
+    if any(row.public_key == pem for row in home.store.sites.revoked()):
         raise BadInput("this key was revoked, and is not admitted again: the site has to make another")
 
 
@@ -50,7 +50,7 @@ def admit(home: Home, name: str, key: identity.PublicKey) -> int:
     node = superlink.known(pem)
     if node is None:
         node = superlink.admit(name, pem)
-    store.admit(name, node_id=node, public_key=pem.decode())
+    store.sites.admit(name, node_id=node, public_key=pem.decode())
     return node
 
 
@@ -59,12 +59,12 @@ def revoke(home: Home, name: str) -> bool:
 
     What it sends from now on is refused, its key for ever; a run that it takes part in goes on without it.
     """
-    row = home.store.sites().get(name)
+    row = home.store.sites.admitted().get(name)
     if row is None:
         return False
     # First where it counts: killed in between, the same command does the rest.
     SuperLink.open(home.database).dismiss(row.node_id)
-    home.store.revoke(name)
+    home.store.sites.revoke(name)
     return True
 
 
@@ -74,10 +74,11 @@ def rekey(home: Home, name: str, key: identity.PublicKey) -> None:
     Raises:
         BadInput: if the key is another site's, or was revoked.
     """
-    store, pem = home.store, identity.public_pem(key)
-    sites = store.sites()
-    taken = {row.public_key for row in sites.values() if row.name != name} | {row.public_key for row in store.revoked()}
+    sites, pem = home.store.sites, identity.public_pem(key)
+    admitted = sites.admitted()
+    taken = {row.public_key for row in admitted.values() if row.name != name}
+    taken |= {row.public_key for row in sites.revoked()}
     if pem.decode() in taken:
         raise BadInput("this key is another site's, or was revoked")
-    SuperLink.open(home.database).rekey(sites[name].node_id, pem)
-    store.rekey(name, pem.decode())
+    SuperLink.open(home.database).rekey(admitted[name].node_id, pem)
+    sites.rekey(name, pem.decode())

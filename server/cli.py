@@ -85,7 +85,7 @@ def _check(job: Job, store: Store, file: Path) -> None:
     from server import submission
 
     submission.check(job, file=file)
-    admitted = len(store.sites())
+    admitted = len(store.sites.admitted())
     if admitted < job.federation.min_sites:
         raise BadInput(
             f"[federation] min_sites: got {job.federation.min_sites}, but {admitted} sites are admitted", file=file

@@ -32,7 +32,7 @@ def conduct(grid: Grid, store: Store, run_id: str) -> None:
         grid=grid,
         job=run.job,
         run=run.id,
-        sites={site.node_id: name for name, site in store.sites().items()},
+        sites={site.node_id: name for name, site in store.sites.admitted().items()},
         algorithm=algorithm,
         # The store's row comes last: with it a round is done.
         observers=(Checkpoint(store.folder(run.id), run.job), _receipts(store, run), Record(store, run.id)),

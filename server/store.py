@@ -1,4 +1,4 @@
-"""The run store: sites, runs and what happened in each round, in one SQLite file of the coordinator's home.
+"""The run store: runs and what happened in each round, in the coordinator's SQLite file.
 
 HOME/store.sqlite
 HOME/runs/<run>/initial.safetensors, rounds/0001.safetensors …, model.safetensors
@@ -9,60 +9,20 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from shared.errors import BadInput, InsituError
+from server.database import Database, now
+from server.sites import Sites
+from shared.errors import BadInput
 from shared.job import Job
 
 Status = Literal["submitted", "running", "stopping", "completed", "failed", "stopped"]
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "stopped"})
 
 ACCEPTED = "accepted"  # how a site stands that takes part in a run; another standing is the code of why not
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS sites (
-    name TEXT PRIMARY KEY, node_id TEXT UNIQUE NOT NULL, public_key TEXT NOT NULL, admitted TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS revoked (
-    name TEXT NOT NULL, public_key TEXT PRIMARY KEY, admitted TEXT NOT NULL, revoked TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS runs (
-    id TEXT PRIMARY KEY, job TEXT NOT NULL, digest TEXT NOT NULL, flower_run_id TEXT,
-    status TEXT NOT NULL, message TEXT NOT NULL DEFAULT '', submitted TEXT NOT NULL, ended TEXT);
-CREATE TABLE IF NOT EXISTS rounds (
-    run TEXT NOT NULL REFERENCES runs(id), round INTEGER NOT NULL, seconds REAL NOT NULL,
-    contributed TEXT NOT NULL, missing TEXT NOT NULL, numbers TEXT NOT NULL, model TEXT NOT NULL, ended TEXT NOT NULL,
-    contributions TEXT NOT NULL,
-    PRIMARY KEY (run, round));
-CREATE TABLE IF NOT EXISTS standings (
-    run TEXT NOT NULL REFERENCES runs(id), site TEXT NOT NULL, standing TEXT NOT NULL, since TEXT NOT NULL,
-    PRIMARY KEY (run, site));
-CREATE TABLE IF NOT EXISTS figures (
-    run TEXT NOT NULL REFERENCES runs(id), site TEXT NOT NULL, numbers TEXT NOT NULL, PRIMARY KEY (run, site));
-"""
-
-
-@dataclass(frozen=True)
-class SiteRow:
-    """A hospital the coordinator admits; `node_id` is Flower's name of it."""
-
-    name: str
-    node_id: int
-    public_key: str
-    admitted: str
-
-
-@dataclass(frozen=True)
-class RevokedRow:
-    """A key that was admitted once, and never is again."""
-
-    name: str
-    public_key: str
-    admitted: str
-    revoked: str
 
 
 @dataclass(frozen=True)
@@ -101,87 +61,37 @@ class RoundRow:
     numbers: Mapping[str, Mapping[str, float]]
     model: str
     contributions: Mapping[str, tuple[str, float]] = field(default_factory=dict)
-    ended: str = field(default_factory=lambda: _now())
+    ended: str = field(default_factory=now)
 
 
-class Store:
-    """The coordinator's memory. Every call opens, writes durably and closes: several processes may share it."""
+class Store(Database):
+    """Runs, and what happened in each."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        with self._transaction() as db:
-            db.executescript(_SCHEMA)
+    schema = """
+CREATE TABLE IF NOT EXISTS runs (
+    id TEXT PRIMARY KEY, job TEXT NOT NULL, digest TEXT NOT NULL, flower_run_id TEXT,
+    status TEXT NOT NULL, message TEXT NOT NULL DEFAULT '', submitted TEXT NOT NULL, ended TEXT);
+CREATE TABLE IF NOT EXISTS rounds (
+    run TEXT NOT NULL REFERENCES runs(id), round INTEGER NOT NULL, seconds REAL NOT NULL,
+    contributed TEXT NOT NULL, missing TEXT NOT NULL, numbers TEXT NOT NULL, model TEXT NOT NULL, ended TEXT NOT NULL,
+    contributions TEXT NOT NULL,
+    PRIMARY KEY (run, round));
+CREATE TABLE IF NOT EXISTS standings (
+    run TEXT NOT NULL REFERENCES runs(id), site TEXT NOT NULL, standing TEXT NOT NULL, since TEXT NOT NULL,
+    PRIMARY KEY (run, site));
+CREATE TABLE IF NOT EXISTS figures (
+    run TEXT NOT NULL REFERENCES runs(id), site TEXT NOT NULL, numbers TEXT NOT NULL, PRIMARY KEY (run, site));
+"""
 
     @property
     def home(self) -> Path:
         """The coordinator's home."""
         return self.path.parent
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            db = sqlite3.connect(self.path, timeout=30)
-        except sqlite3.OperationalError as error:
-            raise InsituError(f"{self.path}: cannot be opened ({error})") from None
-        db.row_factory = sqlite3.Row
-        try:
-            db.execute("PRAGMA foreign_keys = ON")
-            db.execute("PRAGMA synchronous = EXTRA")  # a row that is there stays there, whatever is cut
-            with db:
-                yield db
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.IntegrityError):
-                raise
-            raise InsituError(f"{self.path}: {error}") from None
-        finally:
-            db.close()
-
-    # Sites
-
-    def admit(self, name: str, *, node_id: int, public_key: str) -> None:
-        """Remember a site under its name.
-
-        Raises:
-            BadInput: if the name or the key is taken.
-        """
-        try:
-            with self._transaction() as db:
-                db.execute("INSERT INTO sites VALUES (?, ?, ?, ?)", (name, str(node_id), public_key, _now()))
-        except sqlite3.IntegrityError:
-            raise BadInput(f"a site named {name!r}, or one with this key, is already admitted") from None
-
-    def revoke(self, name: str) -> None:
-        """Forget a site, and remember its key as one that is not admitted again."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT OR IGNORE INTO revoked SELECT name, public_key, admitted, ? FROM sites WHERE name = ?",
-                (_now(), name),
-            )
-            db.execute("DELETE FROM sites WHERE name = ?", (name,))
-
-    def revoked(self) -> list[RevokedRow]:
-        """The keys that are not admitted again, the last revoked first."""
-        with self._transaction() as db:
-            return [RevokedRow(**row) for row in db.execute("SELECT * FROM revoked ORDER BY revoked DESC")]
-
-    def rekey(self, name: str, public_key: str) -> None:
-        """Put another key in the place of a site's."""
-        with self._transaction() as db:
-            db.execute("UPDATE sites SET public_key = ? WHERE name = ?", (public_key, name))
-
-    def admit_virtual(self, nodes: Mapping[int, str]) -> None:
-        """Remember the virtual hospitals of a simulation, node id → name; no key stands for them, and none could."""
-        with self._transaction() as db:
-            rows = [(name, str(node), f"none: {name} is virtual", _now()) for node, name in nodes.items()]
-            db.executemany("INSERT INTO sites VALUES (?, ?, ?, ?)", rows)
-
-    def sites(self) -> dict[str, SiteRow]:
-        """All admitted sites, by name."""
-        with self._transaction() as db:
-            rows = db.execute("SELECT * FROM sites ORDER BY name").fetchall()
-        return {
-            row["name"]: SiteRow(row["name"], int(row["node_id"]), row["public_key"], row["admitted"]) for row in rows
-        }
+    @property
+    def sites(self) -> Sites:
+        """The sites, which are in the same file."""
+        return Sites(self.path)
 
     # Runs
 
@@ -191,7 +101,7 @@ class Store:
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO runs (id, job, digest, status, submitted) VALUES (?, ?, ?, 'submitted', ?)",
-                (run, job.canonical(), job.digest, _now()),
+                (run, job.canonical(), job.digest, now()),
             )
         return run
 
@@ -202,7 +112,7 @@ class Store:
 
     def set_status(self, run: str, status: Status, message: str = "") -> None:
         """Remember how the run stands; the message is for the coordinator's operator."""
-        ended = _now() if status in ENDED else None
+        ended = now() if status in ENDED else None
         # What is to be stopped is not said to run any more, whatever its process still does.
         kept = "stopping" if status in ("running", "submitted") else ""
         with self._transaction() as db:
@@ -249,7 +159,7 @@ class Store:
                 "UPDATE runs SET message = ?1, ended = CASE status WHEN 'submitted' THEN ?2 END, "
                 "status = CASE status WHEN 'submitted' THEN 'stopped' ELSE 'stopping' END "
                 "WHERE id = ?3 AND status IN ('submitted', 'running')",
-                (message, _now(), run),
+                (message, now(), run),
             )
         return self.run(run).status
 
@@ -267,7 +177,7 @@ class Store:
             db.executemany(
                 "INSERT INTO standings VALUES (?, ?, ?, ?) ON CONFLICT (run, site) DO UPDATE "
                 "SET standing = excluded.standing, since = excluded.since WHERE standing <> excluded.standing",
-                [(run, site, standing, _now()) for site, standing in standings.items()],
+                [(run, site, standing, now()) for site, standing in standings.items()],
             )
 
     def standings(self, run: str) -> dict[str, dict[str, str]]:
@@ -341,7 +251,3 @@ def _run_row(row: sqlite3.Row) -> RunRow:
         submitted=row["submitted"],
         ended=row["ended"],
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

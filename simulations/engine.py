@@ -90,7 +90,7 @@ def simulate(
 def _in_process(homes: Mapping[str, Path], store: Store, run: str) -> None:
     nodes = dict(enumerate(sorted(homes), start=COORDINATOR + 1))
     grid = InProcessGrid(client.app.app, {node: homes[name] for node, name in nodes.items()})
-    store.admit_virtual(nodes)
+    store.sites.admit_virtual(nodes)
     config: UserConfig = {"home": str(store.home), "run": run}
     context = Context(run_id=RUN_ID, node_id=COORDINATOR, node_config={}, state=RecordDict(), run_config=config)
     server.app.app(grid, context)

@@ -66,7 +66,7 @@ def on_ray(homes: Mapping[str, Path], store: Store, run: str) -> None:
             time.sleep(0.05)
         nodes = dict(zip(node_ids, sorted(homes), strict=True))
         nodes_file.write_text(json.dumps({str(node): str(homes[name].resolve()) for node, name in nodes.items()}))
-        store.admit_virtual(nodes)
+        store.sites.admit_virtual(nodes)
         context.run_config = {"home": str(store.home), "run": run}
         try:
             server.app.app(grid, context)

@@ -81,7 +81,7 @@ def sites(home: console.Home, as_json: console.Json = False) -> None:
     }
     filled = {key: head for key, head in heads.items() if any(row[key] is not None for row in rows)}
     console.listing(rows, filled, as_json=as_json, empty="no site yet; `insitu-server invite SITE --out TICKET`")
-    tries = Register(opened.store).tries(time.time() - _TRIES_SECONDS)
+    tries = Register(opened.store.path).tries(time.time() - _TRIES_SECONDS)
     if tries and not as_json:
         last = tries[0]
         whose = f" ({last.site})" if last.site else ""
@@ -97,7 +97,7 @@ def revoke(name: Name, home: console.Home) -> None:
     from server import admission
     from server.enrolment.register import Register
 
-    withdrawn = Register(opened.store).withdraw(name)
+    withdrawn = Register(opened.store.path).withdraw(name)
     revoked = admission.revoke(opened, name)
     if not revoked and not withdrawn:
         raise BadInput(f"no site {name!r} is admitted or invited here; `insitu-server sites` lists them")

@@ -56,7 +56,7 @@ class Decisions:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._store = home.store
-        self._register = Register(self._store)
+        self._register = Register(self._store.path)
         self._ca = identity.read_certificate(home.ca)
         self._lock = threading.Lock()
 
@@ -99,7 +99,7 @@ class Decisions:
 
     def _admit(self, invitation: Invitation, key: identity.PublicKey, pem: str) -> Joined:
         site = invitation.site
-        row = self._store.sites().get(site)
+        row = self._store.sites.admitted().get(site)
         if row is not None and row.public_key != pem:
             raise Stranger("the site has another key by now", site=site)
         if row is None and invitation.used is not None:
@@ -130,7 +130,7 @@ class Decisions:
         by_old = tickets.is_signed(old, request.by_old, statement)
         by_new = tickets.is_signed(new, request.by_new, statement)
         with self._lock:
-            names = {row.public_key: name for name, row in self._store.sites().items()}
+            names = {row.public_key: name for name, row in self._store.sites.admitted().items()}
             old_pem, new_pem = (identity.public_pem(one).decode() for one in (old, new))
             site = names.get(new_pem) or names.get(old_pem)
             if site is None:

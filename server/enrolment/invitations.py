@@ -35,7 +35,7 @@ def invite(home: Home, site: str, *, valid: dt.timedelta, out: Path) -> Ticket:
         InsituError: if nobody knows yet at which port the sites will find the coordinator.
     """
     admission.check_name(site)
-    if site in home.store.sites():
+    if site in home.store.sites.admitted():
         raise BadInput(
             f"a site named {site!r} is already admitted; `insitu-server revoke {site}` first, or another name"
         )
@@ -56,7 +56,7 @@ def invite(home: Home, site: str, *, valid: dt.timedelta, out: Path) -> Ticket:
         )
     except ValidationError as error:  # a host that no site.toml can name, as an address of IPv6
         raise BadInput(f"host: {explain(error)}", file=home.path / "server.toml") from None
-    register = Register(home.store)
+    register = Register(home.store.path)
     tickets.write(out, ticket)
     try:
         ticket_hash = tickets.hashed(tickets.public_bytes(ticket))
@@ -71,11 +71,11 @@ def overview(home: Home) -> list[dict[str, Any]]:
     """Who is admitted, who is invited, who was: one row each, for `insitu-server sites`."""
     now = time.time()
     store = home.store
-    invited = [(one, one.standing(now)) for one in Register(store).invitations()]
+    invited = [(one, one.standing(now)) for one in Register(store.path).invitations()]
     return [
         *(
             _row(row.name, "admitted", row.public_key, node_id=str(row.node_id), admitted=row.admitted)
-            for row in store.sites().values()
+            for row in store.sites.admitted().values()
         ),
         *(
             _row(
@@ -90,7 +90,7 @@ def overview(home: Home) -> list[dict[str, Any]]:
         ),
         *(
             _row(row.name, "revoked", row.public_key, admitted=row.admitted, revoked=row.revoked)
-            for row in store.revoked()
+            for row in store.sites.revoked()
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Invitations and refused tries, in the coordinator's store (HOME/store.sqlite), so that a restart forgets none.
+"""Invitations and refused tries, in the coordinator's file (HOME/store.sqlite), so that a restart forgets none.
 
 Of a ticket only a hash is here: what can be read here lets nobody join.
 """
@@ -7,22 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from server.store import Store
-from shared.errors import InsituError
+from server.database import Database
 
 MOST_WRONG_PROOFS = 5
 _KEPT_TRIES = 2000
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS invitations (
-    ticket TEXT PRIMARY KEY, site TEXT NOT NULL, made REAL NOT NULL, expires REAL NOT NULL,
-    public_key TEXT, wrong INTEGER NOT NULL DEFAULT 0, used REAL, withdrawn REAL);
-CREATE TABLE IF NOT EXISTS refused_tries (
-    time REAL NOT NULL, peer TEXT NOT NULL, site TEXT NOT NULL, why TEXT NOT NULL);
-"""
 
 
 @dataclass(frozen=True)
@@ -76,29 +66,16 @@ class Try:
     why: str
 
 
-class Register:
-    """Invitations and tries. Every call opens, writes durably and closes: the commands and the service share it.
+class Register(Database):
+    """Invitations and tries; the commands and the service share it."""
 
-    Args:
-        store: in whose file they are.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._path = store.path
-        with self._transaction() as db:
-            db.executescript(_SCHEMA)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self._path, timeout=30)
-        db.row_factory = sqlite3.Row
-        try:
-            with db:
-                yield db
-        except sqlite3.DatabaseError as error:
-            raise InsituError(f"{self._path}: {error}") from None
-        finally:
-            db.close()
+    schema = """
+CREATE TABLE IF NOT EXISTS invitations (
+    ticket TEXT PRIMARY KEY, site TEXT NOT NULL, made REAL NOT NULL, expires REAL NOT NULL,
+    public_key TEXT, wrong INTEGER NOT NULL DEFAULT 0, used REAL, withdrawn REAL);
+CREATE TABLE IF NOT EXISTS refused_tries (
+    time REAL NOT NULL, peer TEXT NOT NULL, site TEXT NOT NULL, why TEXT NOT NULL);
+"""
 
     def invite(self, ticket: str, site: str, *, expires: float) -> None:
         """Remember a ticket; earlier ones of the same site are no longer good."""

@@ -47,7 +47,7 @@ def _completes(there, job, sites: int) -> dict:
 
 def test_a_revoked_site_is_refused_from_its_next_call_on_and_the_run_goes_on_without_it(there, any_job):
     _started(there, "north", "south")
-    nodes = {name: row.node_id for name, row in there.home.store.sites().items()}
+    nodes = {name: row.node_id for name, row in there.home.store.sites.admitted().items()}
     there.plan(rounds=4, sites=2, orders="sleep")
     run = there.submit(any_job)
     until(lambda: (there.sites["south"].home / "asleep").exists(), 60, "the first round")
@@ -61,7 +61,7 @@ def test_a_revoked_site_is_refused_from_its_next_call_on_and_the_run_goes_on_wit
     assert there.status("north")["connected"]
     until(lambda: "does not know this site's key" in (there.status("south")["problem"] or ""), 60, "being told")
     there.command("client", "rotate", "--home", there.sites["south"].home, code=1)  # nor can it get in by another key
-    assert list(there.home.store.sites()) == ["north"]
+    assert list(there.home.store.sites.admitted()) == ["north"]
     # Invited again, it needs another key; its data, its ledger and its record stay.
     assert there.daemons.pop("south").stop() == 0
     there.invite("south")
@@ -77,14 +77,17 @@ def test_a_revoked_site_is_refused_from_its_next_call_on_and_the_run_goes_on_wit
 def test_another_key_takes_the_old_ones_place_while_the_site_is_connected(there, any_job):
     _started(there, "north")
     site = there.sites["north"]
-    node, old = there.home.store.sites()["north"].node_id, identity.read_private(site.home / "keys" / "site.pem")
+    node, old = (
+        there.home.store.sites.admitted()["north"].node_id,
+        identity.read_private(site.home / "keys" / "site.pem"),
+    )
     executor = there.status("north")["executor"]["pid"]
     said = there.command("client", "rotate", "--home", site.home).stderr
     new = identity.read_private(site.home / "keys" / "site.pem")
     assert new.public_key() != old.public_key()
     assert identity.fingerprint(new.public_key()) in said
     assert (site.home / "keys" / "site.pem").stat().st_mode & 0o777 == 0o600
-    row = there.home.store.sites()["north"]
+    row = there.home.store.sites.admitted()["north"]
     assert (row.node_id, row.public_key.encode()) == (node, identity.public_pem(new.public_key()))
     until(lambda: there.status("north")["supernode"].get("restarts"), 30, "the SuperNode's end")
     there.connected("north", 30)
@@ -128,7 +131,7 @@ rotation.rotate(Site.open(Path({str(site.home)!r})))
     assert not (site.home / "keys" / "site.next.pem").exists()
     key = identity.read_private(site.home / "keys" / "site.pem").public_key()
     assert (site.home / "keys" / "site.pub").read_bytes() == identity.public_pem(key)
-    assert there.home.store.sites()["north"].public_key.encode() == identity.public_pem(key)
+    assert there.home.store.sites.admitted()["north"].public_key.encode() == identity.public_pem(key)
     findings = verification.verify(site)
     assert not findings.faults
     assert len([one for one in findings.entries if isinstance(one.entry, Rekeyed)]) == 1

@@ -81,17 +81,17 @@ def test_a_home_made_before_joins_with_its_key_and_keeps_what_the_operator_wrote
     assert (home / "keys" / "site.pem").read_bytes() == key
     assert "# ethics board, 3 March" in file.read_text()
     assert Site.open(home).config.policy.min_patients == 20
-    public = there.home.store.sites()["early-birds"].public_key
+    public = there.home.store.sites.admitted()["early-birds"].public_key
     assert public.encode() == (home / "keys" / "site.pub").read_bytes()
 
 
 def test_the_same_command_again_gives_the_same_answer_and_changes_nothing(there):
     site = there.join("again")
     before = {file: file.read_bytes() for file in site.home.rglob("*") if file.is_file()}
-    node = there.home.store.sites()["again"].node_id
+    node = there.home.store.sites.admitted()["again"].node_id
     there.command("client", "join", there.file("again"), "--home", site.home)
     assert {file: file.read_bytes() for file in site.home.rglob("*") if file.is_file()} == before
-    assert there.home.store.sites()["again"].node_id == node
+    assert there.home.store.sites.admitted()["again"].node_id == node
 
 
 def test_a_home_of_another_coordinator_and_a_folder_in_use_are_left_alone(there, tmp_path):
@@ -107,7 +107,7 @@ def test_a_home_of_another_coordinator_and_a_folder_in_use_are_left_alone(there,
     said = there.command("client", "join", there.file("loyal"), "--home", tmp_path / "used", code=2).stderr
     assert "choose a folder that is empty" in said
     assert [file.name for file in (tmp_path / "used").iterdir()] == ["thesis.txt"]
-    assert "loyal" not in there.home.store.sites()
+    assert "loyal" not in there.home.store.sites.admitted()
 
 
 def test_the_coordinator_keeps_only_a_hash_of_the_ticket(there):
@@ -166,7 +166,7 @@ def test_an_expired_ticket_is_refused_and_its_owner_told_when_it_ended(there):
     there.wait_said("(slow): the ticket has expired")
     said = there.command("client", "join", there.file("slow"), "--home", there.folder / "slow", code=1).stderr
     assert "the ticket was good until" in said
-    assert "slow" not in there.home.store.sites()
+    assert "slow" not in there.home.store.sites.admitted()
 
 
 def test_a_used_ticket_is_refused_to_every_other_key(there):
@@ -177,7 +177,7 @@ def test_a_used_ticket_is_refused_to_every_other_key(there):
     said = there.command("client", "join", there.file("first"), "--home", there.folder / "second", code=1).stderr
     assert "used with another key (if not by you, tell the coordinator)" in said
     assert "coordinator" not in (there.folder / "second" / "site.toml").read_text()
-    public = there.home.store.sites()["first"].public_key
+    public = there.home.store.sites.admitted()["first"].public_key
     assert public.encode() == (site.home / "keys" / "site.pub").read_bytes()
 
 
@@ -194,7 +194,7 @@ def test_wrong_proofs_are_refused_and_kill_the_ticket_over_a_restart_of_the_coor
     listed = json.loads(there.command("server", "sites", "--json", "--home", there.home.path).stdout)
     [row] = [row for row in listed if row["name"] == "dying"]
     assert (row["standing"], row["wrong_proofs"]) == ("invitation dead: too many wrong proofs", MOST_WRONG_PROOFS)
-    assert "dying" not in there.home.store.sites()
+    assert "dying" not in there.home.store.sites.admitted()
 
 
 def test_a_key_that_did_not_sign_is_refused(there):
@@ -241,7 +241,7 @@ def test_a_ticket_that_was_replaced_or_taken_back_is_refused(there):
 def test_another_name_than_the_tickets_is_refused(there):
     ticket = there.invite("humble")
     assert _raw(there, ticket, "Join", _request(there, ticket, identity.new_key(), named="grand")) == REFUSED
-    assert not {"humble", "grand"} & set(there.home.store.sites())
+    assert not {"humble", "grand"} & set(there.home.store.sites.admitted())
 
 
 @pytest.mark.parametrize("public_key", [b"", b"x" * 120, b"x" * 2000])
@@ -299,9 +299,9 @@ def test_a_change_of_key_that_either_key_has_not_signed_is_refused(there):
         request(thief, new, thief, new),
         request(key, other, key, other),
     ):
-        before = {name: row.public_key for name, row in there.home.store.sites().items()}
+        before = {name: row.public_key for name, row in there.home.store.sites.admitted().items()}
         assert _raw(there, ticket, "Rotate", wrong) == REFUSED
-        assert {name: row.public_key for name, row in there.home.store.sites().items()} == before
+        assert {name: row.public_key for name, row in there.home.store.sites.admitted().items()} == before
     assert _raw(there, ticket, "Rotate", RotateRequest()) == REFUSED
     there.wait_said("the old one is no admitted site's")
     there.wait_said("(turning): a change of key that one of the keys has not signed")
@@ -310,14 +310,14 @@ def test_a_change_of_key_that_either_key_has_not_signed_is_refused(there):
 def test_nobody_joins_where_nobody_was_invited_and_whoever_goes_on_trying_is_not_looked_at(tmp_path):
     with coordinating(tmp_path) as there:
         ticket = there.invite("invited").model_copy(update={"secret": tickets.new_secret()})
-        Register(there.home.store).withdraw("invited")
+        Register(there.home.store.path).withdraw("invited")
         key = identity.new_key()
         heard = [_raw(there, ticket, "Join", _request(there, ticket, key)) for _ in range(MOST_REFUSED)]
         assert set(heard) == {REFUSED}
         there.restart()  # which forgets nothing
         with there.calls(ticket) as service, pytest.raises(InsituError, match="too many tries from this address"):
             service.begin()
-        assert there.home.store.sites() == {}
+        assert there.home.store.sites.admitted() == {}
         said = there.command("server", "sites", "--home", there.home.path).stderr
         assert f"refused in the last 7 days: {MOST_REFUSED} tries; the last from 127.0.0.1" in said
 

@@ -51,7 +51,7 @@ def test_killed_at_any_step_the_same_command_does_the_rest(there):
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL, done.stderr
-        admitted = there.home.store.sites().get("killed")
+        admitted = there.home.store.sites.admitted().get("killed")
         if admitted is not None:
             sent = sent or admitted.public_key
             assert admitted.public_key == sent
@@ -78,7 +78,7 @@ def _whole(there, name: str) -> None:
     key = identity.read_private(site.home / "keys" / "site.pem")
     public = identity.public_pem(key.public_key())
     assert (site.home / "keys" / "site.pub").read_bytes() == public
-    assert there.home.store.sites()[name].public_key == public.decode()
+    assert there.home.store.sites.admitted()[name].public_key == public.decode()
     assert (site.home / "ca.pem").read_bytes() == there.home.ca.read_bytes()
     assert not [file.name for file in site.home.iterdir() if file.name.startswith(".join")]
     assert not Ledger(site).troubles()

@@ -101,7 +101,7 @@ def test_the_loopback_port_is_on_loopback_and_the_hospital_listens_nowhere_else(
 
 
 def test_an_unsigned_question_to_the_fleet_interface_is_refused(fed, outside):
-    node = next(iter(fed.home.store.sites().values())).node_id
+    node = next(iter(fed.home.store.sites.admitted().values())).node_id
     asked = PullMessagesRequest(node=Node(node_id=node)).SerializeToString()
     assert outside.post("/v1/fleet/pull-messages", content=asked).status_code == 401
     key = identity.public_pem(identity.new_key().public_key())

@@ -12,12 +12,11 @@ from server.enrolment import limits
 from server.enrolment.limits import Calls, Nonces, address
 from server.enrolment.register import MOST_WRONG_PROOFS, Register, Try
 from server.home import Home, ServerConfig
-from server.store import Store
 
 
 @pytest.fixture
 def register(tmp_path):
-    return Register(Store(tmp_path / "store.sqlite"))
+    return Register(tmp_path / "store.sqlite")
 
 
 def test_a_nonce_is_good_once_and_only_where_it_was_given():
@@ -113,7 +112,7 @@ def test_refused_tries_are_counted_by_address_and_cannot_fill_the_disk(register,
         register.refuse(Try(now + number / 100, f"192.0.2.{number % 2}", "", "guessed"))
     assert register.refused("192.0.2.1", now - 1) == 10
     assert register.refused("192.0.2.1", now + 1) == 0
-    with sqlite3.connect(register._path) as db:
+    with sqlite3.connect(register.path) as db:
         assert db.execute("SELECT COUNT(*) FROM refused_tries").fetchone() == (20,)
 
 

@@ -164,7 +164,7 @@ def _bound() -> socket.socket:
 def test_a_key_is_registered_with_flower_and_in_the_store_beside_a_running_superlink(home, listeners):
     key = identity.new_key().public_key()
     node = admit(home, "north", key)
-    row = home.store.sites()["north"]
+    row = home.store.sites.admitted()["north"]
     assert (row.node_id, row.public_key) == (node, identity.public_pem(key).decode())
     assert listeners.superlink.known(identity.public_pem(key)) == node
     with pytest.raises(BadInput, match="already admitted"):
@@ -178,7 +178,7 @@ def test_a_key_is_registered_with_flower_and_in_the_store_beside_a_running_super
 def test_an_admission_that_broke_off_is_taken_up_again(home, listeners):
     key = identity.new_key().public_key()
     node = SuperLink.open(home.database).admit("south", identity.public_pem(key))
-    assert "south" not in home.store.sites()
+    assert "south" not in home.store.sites.admitted()
     assert admit(home, "south", key) == node
 
 

@@ -33,15 +33,15 @@ def test_a_run_is_remembered_with_its_rounds(store, job):
 def test_flowers_64_bit_names_survive(store, job):
     run = store.create_run(job)
     store.set_flower_run(run, 2**64 - 1)
-    store.admit("north", node_id=2**64 - 2, public_key="k1")
+    store.sites.admit("north", node_id=2**64 - 2, public_key="k1")
     assert store.run(run).flower_run_id == 2**64 - 1
-    assert store.sites()["north"].node_id == 2**64 - 2
+    assert store.sites.admitted()["north"].node_id == 2**64 - 2
 
 
 def test_a_name_or_key_is_admitted_once(store):
-    store.admit("north", node_id=1, public_key="k1")
+    store.sites.admit("north", node_id=1, public_key="k1")
     with pytest.raises(BadInput, match="already admitted"):
-        store.admit("north", node_id=2, public_key="k2")
+        store.sites.admit("north", node_id=2, public_key="k2")
 
 
 def test_an_unknown_run_is_bad_input(store):

@@ -41,7 +41,10 @@ def test_a_clock_that_is_wrong_is_told_in_seconds_and_the_site_is_enrolled_all_t
     assert "this machine's clock is 60.0 s ahead of the coordinator's" in clock
     assert "timedatectl set-ntp true" in clock
     assert f"127.0.0.1:{home.config.port} cannot be reached: does a firewall" in reach
-    assert home.store.sites()["north"].public_key.encode() == (tmp_path / "north" / "keys" / "site.pub").read_bytes()
+    assert (
+        home.store.sites.admitted()["north"].public_key.encode()
+        == (tmp_path / "north" / "keys" / "site.pub").read_bytes()
+    )
     assert Site.open(tmp_path / "north").config.coordinator.enrolment == f"127.0.0.1:{home.config.enrols_at}"
 
 
