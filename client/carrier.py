@@ -15,10 +15,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from client import link, state
-from client.site import SITE_NAME, Coordinator
+from client.site import Coordinator
 from client.supervision import Supervised, keep, told_to_stop
 from shared import identity
-from shared.declared import explain
+from shared.declared import SITE_NAME, explain
 from shared.errors import BadInput
 from shared.files import held
 

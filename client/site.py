@@ -30,11 +30,9 @@ from typing import Annotated, Literal
 import tomli_w
 from pydantic import Field, ValidationError
 
-from shared.declared import Positive, Section, explain
+from shared.declared import SITE_NAME, Positive, Section, explain
 from shared.errors import BadInput, InsituError
 from shared.files import held, write_atomically
-
-SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 
 class Coordinator(Section):

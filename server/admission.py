@@ -7,8 +7,8 @@ import re
 from server.flower.superlink import SuperLink
 from server.home import Home
 from shared import identity
+from shared.declared import SITE_NAME  # the coordinator may call a site otherwise than it does itself
 from shared.errors import BadInput
-from shared.tickets import SITE_NAME  # the coordinator may call a site otherwise than it does itself
 
 
 def check_name(name: str) -> None:

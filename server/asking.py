@@ -17,7 +17,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from shared.errors import RefusalCode, Refused
-from shared.messages import Figures, Refusal, TrainRequest, Update, read_reply
+from shared.messages import Accepted, Figures, Refusal, TrainRequest, Update, read_reply
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ _POLL_SECONDS = 0.02
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 15.0
 
 _R = TypeVar("_R", Update, Figures)
+_Reply = TypeVar("_Reply", Accepted, Update, Figures)
 
 
 class Asking(Generic[_R]):
@@ -95,7 +96,7 @@ class Asking(Generic[_R]):
             if (answered := message.metadata.reply_to_message_id) not in self._waiting:  # an earlier question
                 continue
             node = self._waiting.pop(answered)
-            reply = self._read(message, node)
+            reply = read(message, self._expected, self._names[node])
             if isinstance(reply, str):
                 self._trouble(node, reply)
                 continue
@@ -130,16 +131,18 @@ class Asking(Generic[_R]):
             self._waits[node] = wait
             self._again[node] = time.monotonic() + wait
 
-    def _read(self, message: Message, node: int) -> _R | str:
-        if message.has_error():
-            log.warning("%s cannot be reached (code %s)", self._names[node], message.error.code)
-            return UNAVAILABLE
-        try:
-            reply = read_reply(message.content, self._expected)
-        except Refused as error:
-            log.warning("the reply of %s does not count: %s", self._names[node], error)
-            return REJECTED
-        return str(reply.code) if isinstance(reply, Refusal) else reply
+
+def read(message: Message, expected: type[_Reply], site: str) -> _Reply | str:
+    """What a site answered: the reply that was hoped for, or the code of why it is none."""
+    if message.has_error():
+        log.warning("%s cannot be reached (code %s)", site, message.error.code)
+        return UNAVAILABLE
+    try:
+        reply = read_reply(message.content, expected)
+    except Refused as error:
+        log.warning("the reply of %s does not count: %s", site, error)
+        return REJECTED
+    return str(reply.code) if isinstance(reply, Refusal) else reply
 
 
 def reasons(missing: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from flwr.serverapp import Grid
 
@@ -56,7 +57,9 @@ def _receipts(store: Store, run: RunRow) -> Receipts:
     if not key.exists():
         return Receipts(folder, run.job, run.id)
     certificate = (store.home / "server.pem").read_text()
-    return Receipts(folder, run.job, run.id, certificate=certificate, sign=identity.signer(identity.read_private(key)))
+    return Receipts(
+        folder, run.job, run.id, certificate=certificate, sign=partial(identity.sign, identity.read_private(key))
+    )
 
 
 def _begin(store: Store, run: RunRow, algorithm: algorithms.Algorithm) -> tuple[Arrays, int]:

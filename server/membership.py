@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from server.asking import REJECTED, UNAVAILABLE
+from server.asking import UNAVAILABLE, read
 from server.store import ACCEPTED
-from shared.errors import RefusalCode, Refused
-from shared.messages import Accepted, Offer, Refusal, read_reply
+from shared.errors import RefusalCode
+from shared.messages import Accepted, Offer
 
 # Codes after which a site is asked again: what they say may change without the coordinator's doing.
 _MAY_CHANGE = frozenset({RefusalCode.PENDING, RefusalCode.INBOX_FULL, RefusalCode.LEDGER, RefusalCode.RECORD})
@@ -80,16 +80,17 @@ class Membership:
 
     def hear(self) -> None:
         """Take in the answers that are there."""
-        waiting = {one.message: one for one in self._offered.values() if one.message}
+        waiting = {one.message: (node, one) for node, one in self._offered.items() if one.message}
         before = self.standings
         while waiting:
             replies = list(self.grid.pull_messages(list(waiting)))
             for reply in replies:
-                one = waiting.pop(reply.metadata.reply_to_message_id, None)
-                if one is None:  # of an earlier question
+                if (answered := reply.metadata.reply_to_message_id) not in waiting:  # an earlier question
                     continue
+                node, one = waiting.pop(answered)
                 one.message = None
-                standing = _read(reply)
+                said = read(reply, Accepted, self.sites[node])
+                standing = said if isinstance(said, str) else ACCEPTED
                 if standing not in (UNAVAILABLE, one.standing):  # who cannot be reached is asked again
                     one.standing, one.since = standing, time.monotonic()
             if not replies:
@@ -119,13 +120,3 @@ class Membership:
             one = self._offered.setdefault(node, _Offered())
             one.slow = one.message is not None
             one.message, one.asked = message, time.monotonic()
-
-
-def _read(message: Message) -> str:
-    if message.has_error():
-        return UNAVAILABLE
-    try:
-        reply = read_reply(message.content, Accepted)
-    except Refused:
-        return REJECTED
-    return str(reply.code) if isinstance(reply, Refusal) else ACCEPTED

@@ -36,6 +36,7 @@ Duration = Annotated[
     PlainSerializer(lambda value: f"{_plain_number(value.total_seconds())}s", return_type=str),
     Field(gt=timedelta(0)),
 ]
+SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 Count = Annotated[int, Field(ge=1, le=2**31)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

@@ -11,7 +11,6 @@ import hashlib
 import ipaddress
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.errors import BadInput
@@ -28,6 +28,7 @@ PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
 CA_YEARS = 10
+_LONGEST_DER = 256
 CERTIFICATE_DAYS = 825  # the longest that common TLS clients accept of a server
 RENEW_BEFORE = dt.timedelta(days=30)
 _CLOCK_SKEW = dt.timedelta(hours=1)  # a hospital's clock may be a little behind
@@ -194,17 +195,22 @@ def read_private(path: Path) -> PrivateKey:
     Raises:
         BadInput: if it is missing, damaged, not P-384, or readable by others than its owner.
     """
+    key = load_private(path)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise BadInput("is not an ECDSA key over P-384", file=path)
+    return key
+
+
+def load_private(path: Path) -> PrivateKeyTypes:
+    """The same, of any kind."""
     path = Path(path)
     pem = _read(path, "a private key")
     if os.stat(path).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise BadInput("others than its owner may read this private key; `chmod 600` it", file=path)
     try:
-        key = serialization.load_pem_private_key(pem, password=None)
+        return serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise BadInput("is not a private key in PEM without a password", file=path) from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise BadInput("is not an ECDSA key over P-384", file=path)
-    return key
 
 
 def read_public(path: Path) -> PublicKey:
@@ -248,20 +254,44 @@ def _read(path: Path, expected: str) -> bytes:
         raise BadInput(f"cannot be read ({error.strerror}); expected {expected}", file=path) from None
 
 
-def signer(key: PrivateKey) -> Callable[[bytes], bytes]:
-    """Signs with a key (ECDSA, SHA-384)."""
-    return lambda data: key.sign(data, ec.ECDSA(hashes.SHA384()))
+def der(key: PublicKey) -> bytes:
+    """A public key as it is sent and signed."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def signed(certificate_pem: bytes, data: bytes, signature: bytes, *, ca_pem: bytes) -> bool:
-    """Whether this was signed with the key of a certificate that this CA issued; it may have expired since."""
+def from_der(data: bytes) -> PublicKey | None:
+    """The public key that was sent; None where it is none over P-384, or not written as `der` does."""
+    if len(data) > _LONGEST_DER:
+        return None
+    try:
+        key = serialization.load_der_public_key(data)
+    except Exception:  # whatever a parser of other people's bytes raises
+        return None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        return None
+    return key if der(key) == data else None
+
+
+def sign(key: PrivateKey, statement: bytes) -> bytes:
+    """A signature (ECDSA, SHA-384)."""
+    return key.sign(statement, ec.ECDSA(hashes.SHA384()))
+
+
+def is_signed(key: PublicKey, signature: bytes, statement: bytes) -> bool:
+    """Whether this key signed this."""
+    try:
+        key.verify(signature, statement, ec.ECDSA(hashes.SHA384()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def is_certified(certificate_pem: bytes, signature: bytes, statement: bytes, *, ca_pem: bytes) -> bool:
+    """Whether the key of a certificate that this CA issued signed this; it may have expired since."""
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem))
-        key = certificate.public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            return False
-        key.verify(signature, data, ec.ECDSA(hashes.SHA384()))
     except (ValueError, TypeError, InvalidSignature):
         return False
-    return True
+    key = certificate.public_key()
+    return isinstance(key, ec.EllipticCurvePublicKey) and is_signed(key, signature, statement)

@@ -22,16 +22,13 @@ from typing import Annotated, Literal
 import tomli_w
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from shared import identity
-from shared.declared import explain
+from shared.declared import SITE_NAME, explain
 from shared.errors import BadInput
 
-SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"  # as client.site has it
 SECRET_BYTES = 32
 _LONGEST = 64 * 2**10
 _HEADER = "# Lets one site join, once: whoever has this file can, so send it as a secret.\n"
@@ -192,38 +189,6 @@ def _statement(what: bytes, ca: bytes, *parts: bytes) -> bytes:
     certificate = x509.load_pem_x509_certificate(ca).fingerprint(hashes.SHA256())
     # With the length before each part, no two lists of parts are the same bytes.
     return _SIGNED + b"".join(len(part).to_bytes(4, "big") + part for part in (what, certificate, *parts))
-
-
-def der(key: identity.PublicKey) -> bytes:
-    """A site's public key as it is sent."""
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def site_key(data: bytes) -> identity.PublicKey | None:
-    """The site's public key that was sent; None where it is none of ours."""
-    if len(data) > 256:
-        return None
-    try:
-        key = serialization.load_der_public_key(data)
-    except Exception:  # whatever a parser of other people's bytes raises
-        return None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        return None
-    return key if der(key) == data else None
-
-
-def sign(key: identity.PrivateKey, statement: bytes) -> bytes:
-    """A signature with a site's key."""
-    return key.sign(statement, ec.ECDSA(hashes.SHA384()))
-
-
-def is_signed(key: identity.PublicKey, signature: bytes, statement: bytes) -> bool:
-    """Whether a site's key signed this."""
-    try:
-        key.verify(signature, statement, ec.ECDSA(hashes.SHA384()))
-    except InvalidSignature:
-        return False
-    return True
 
 
 def is_proven(public: bytes, signature: bytes, statement: bytes) -> bool:

@@ -16,8 +16,9 @@ from rich.progress import Progress, TaskID
 
 from client.data.records import Summary
 from client.data.registry import Registry, pooled
-from client.site import SITE_NAME, Approval, DatasetRules, Policy, Site, SiteConfig
+from client.site import Approval, DatasetRules, Policy, Site, SiteConfig
 from shared import console
+from shared.declared import SITE_NAME
 from shared.errors import BadInput
 
 DATASET = "data"

@@ -90,7 +90,7 @@ def _wrong(line: Line, number: int, run: str, job: str, before: str, ca: bytes) 
         signature = base64.b64decode(line.signature, validate=True)
     except binascii.Error:
         signature = b""
-    if not identity.signed(line.certificate.encode(), line.link.encode(), signature, ca_pem=ca):
+    if not identity.is_certified(line.certificate.encode(), signature, line.link.encode(), ca_pem=ca):
         wrong.append("it is not signed by the coordinator of this site's ca.pem")
     if len(receipt.contributed) < receipt.quorum:
         wrong.append(f"{len(receipt.contributed)} sites contributed, and the job asks for {receipt.quorum}")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
-from client.site import SITE_NAME
+from shared.declared import SITE_NAME
 from shared.errors import RefusalCode
 
 _LONGEST = 2000

@@ -6,11 +6,7 @@ record's key in the record's first entry, once there is one.
 
 from __future__ import annotations
 
-import stat
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from client.audit.entries import Began
@@ -36,18 +32,11 @@ def read(site: Site) -> Ed25519PrivateKey:
         BadInput: if it is missing, damaged, or readable by others than its owner.
     """
     file = site.home / "keys" / "record.pem"
-    try:
-        pem = file.read_bytes()
-    except FileNotFoundError:
-        raise BadInput("is gone; restore it from a back-up of the home", file=file) from None
-    if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BadInput("others than its owner may read this private key; `chmod 600` it", file=file)
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
+    if not file.exists():
+        raise BadInput("is gone; restore it from a back-up of the home", file=file)
+    key = identity.load_private(file)
     if not isinstance(key, Ed25519PrivateKey):
-        raise BadInput("is not an Ed25519 key in PEM; restore it from a back-up of the home", file=file)
+        raise BadInput("is not an Ed25519 key; restore it from a back-up of the home", file=file)
     return key
 
 
@@ -76,12 +65,12 @@ def endorsed(site: Site, key: str) -> tuple[str, str]:
 
 def endorse(ours: identity.PrivateKey, site: str, key: str) -> str:
     """A site's signature over its record's key."""
-    return ours.sign(_statement(site, key), ec.ECDSA(hashes.SHA384())).hex()
+    return identity.sign(ours, _statement(site, key)).hex()
 
 
 def der(key: identity.PublicKey) -> str:
     """A site's public key as the record has it."""
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo).hex()
+    return identity.der(key).hex()
 
 
 def is_endorsed(began: Began) -> bool:
@@ -91,14 +80,13 @@ def is_endorsed(began: Began) -> bool:
 
 def is_vouched(site_key: str, endorsement: str, site: str, key: str) -> bool:
     """Whether this key of the site has signed the record's."""
-    try:
-        theirs = serialization.load_der_public_key(bytes.fromhex(site_key))
-        if not isinstance(theirs, ec.EllipticCurvePublicKey):
-            return False
-        theirs.verify(bytes.fromhex(endorsement), _statement(site, key), ec.ECDSA(hashes.SHA384()))
-    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
+    return is_signed(site_key, endorsement, _statement(site, key))
+
+
+def is_signed(site_key: str, signature: str, statement: bytes) -> bool:
+    """Whether a site's key signed this; both in hexadecimal, as the record has them."""
+    key = identity.from_der(bytes.fromhex(site_key))
+    return key is not None and identity.is_signed(key, bytes.fromhex(signature), statement)
 
 
 def _statement(site: str, key: str) -> bytes:

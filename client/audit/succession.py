@@ -7,10 +7,6 @@ coordinator knows today back to the first entry, each link can be checked, thoug
 
 from __future__ import annotations
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from client.audit import keys
 from client.audit.entries import Rekeyed
 from client.audit.findings import ASK, PUT_BACK, Findings
@@ -28,25 +24,19 @@ def rekeyed(site: Site, old: identity.PrivateKey, new: identity.PrivateKey) -> R
     """
     ours = keys.text(keys.read(site).public_key())
     after = keys.der(new.public_key())
-    algorithm = ec.ECDSA(hashes.SHA384())
     return Rekeyed(
         site=site.name,
         key=ours,
         old_key=keys.der(old.public_key()),
         new_key=after,
-        by_old=old.sign(_statement(site.name, after), algorithm).hex(),
+        by_old=identity.sign(old, _statement(site.name, after)).hex(),
         endorsement=keys.endorse(new, site.name, ours),
     )
 
 
 def is_signed(entry: Rekeyed) -> bool:
     """Whether the old key signed the new one, and the new one the record's."""
-    try:
-        old = serialization.load_der_public_key(bytes.fromhex(entry.old_key))
-        if not isinstance(old, ec.EllipticCurvePublicKey):
-            return False
-        old.verify(bytes.fromhex(entry.by_old), _statement(entry.site, entry.new_key), ec.ECDSA(hashes.SHA384()))
-    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
+    if not keys.is_signed(entry.old_key, entry.by_old, _statement(entry.site, entry.new_key)):
         return False
     return keys.is_vouched(entry.new_key, entry.endorsement, entry.site, entry.key)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from client.data.labels import class_index, outside
+from client.policy import fits
 from client.site import Site
 from shared.errors import RefusalCode, Refused
 from shared.job import Job
@@ -32,7 +32,7 @@ def select(job: Job, candidates: Sequence[Candidate], site: Site) -> str:
     fitting: list[str] = []
     whys: list[Refused] = []
     for candidate in candidates:
-        if not any(fnmatchcase(job.name, pattern) for pattern in site.rules(candidate.name).jobs):
+        if not fits(job.name, site.rules(candidate.name).jobs):
             why = f"{candidate.name}: site.toml does not open it to this job"
             whys.append(Refused(RefusalCode.NO_DATASET, why))
             continue

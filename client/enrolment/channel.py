@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from shared import tickets
+from shared import identity, tickets
 from shared.enrolment_pb2 import BeginRequest, JoinReply, JoinRequest, RotateReply, RotateRequest
 from shared.enrolment_pb2_grpc import EnrolmentStub
 from shared.errors import BadInput, InsituError
@@ -99,7 +99,7 @@ class Service:
             Denied: if the coordinator does not take them.
             InsituError: if it cannot be reached.
         """
-        public, proof = tickets.der(key.public_key()), tickets.public_bytes(ticket)
+        public, proof = identity.der(key.public_key()), tickets.public_bytes(ticket)
         statement = tickets.joining(ca=self._ca, nonce=begun.nonce, site=ticket.site, ticket=proof, key=public)
         request = JoinRequest(
             nonce=begun.nonce,
@@ -107,7 +107,7 @@ class Service:
             ticket=proof,
             public_key=public,
             proof=ticket.key.sign(statement),
-            possession=tickets.sign(key, statement),
+            possession=identity.sign(key, statement),
         )
         reply: JoinReply = self._call(self._stub.Join, request)
         return reply
@@ -119,14 +119,14 @@ class Service:
             Denied: if the coordinator does not take it.
             InsituError: if it cannot be reached.
         """
-        olds, news = tickets.der(old.public_key()), tickets.der(new.public_key())
+        olds, news = identity.der(old.public_key()), identity.der(new.public_key())
         statement = tickets.rotating(ca=self._ca, nonce=begun.nonce, old=olds, new=news)
         request = RotateRequest(
             nonce=begun.nonce,
             old_key=olds,
             new_key=news,
-            by_old=tickets.sign(old, statement),
-            by_new=tickets.sign(new, statement),
+            by_old=identity.sign(old, statement),
+            by_new=identity.sign(new, statement),
         )
         reply: RotateReply = self._call(self._stub.Rotate, request)
         return reply

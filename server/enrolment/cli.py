@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from pathlib import Path
 from typing import Annotated
@@ -85,9 +84,9 @@ def sites(home: console.Home, as_json: console.Json = False) -> None:
     if tries and not as_json:
         last = tries[0]
         whose = f" ({last.site})" if last.site else ""
-        at = dt.datetime.fromtimestamp(last.time).astimezone().isoformat(sep=" ", timespec="seconds")
         console.say(
-            f"refused in the last 7 days: {len(tries)} tries; the last from {last.peer}{whose}, {at}: {last.why}"
+            f"refused in the last 7 days: {len(tries)} tries; the last from {last.peer}{whose}, "
+            f"{console.when(last.time)}: {last.why}"
         )
 
 

@@ -74,7 +74,7 @@ class Decisions:
         Raises:
             Stranger: if it does not, or may not.
         """
-        key = tickets.site_key(request.public_key)
+        key = identity.from_der(request.public_key)
         if key is None:
             raise Stranger("malformed: no public key over P-384")
         statement = tickets.joining(
@@ -82,7 +82,7 @@ class Decisions:
         )
         # Before it is looked up: who has no ticket cannot tell by the time it takes whether there is such a one.
         proven = tickets.is_proven(request.ticket, request.proof, statement)
-        possessed = tickets.is_signed(key, request.possession, statement)
+        possessed = identity.is_signed(key, request.possession, statement)
         hashed = tickets.hashed(request.ticket)
         with self._lock:
             invitation = self._register.find(hashed)
@@ -123,12 +123,12 @@ class Decisions:
         Raises:
             Stranger: if either key has not signed, or the old one is no site's.
         """
-        old, new = tickets.site_key(request.old_key), tickets.site_key(request.new_key)
+        old, new = identity.from_der(request.old_key), identity.from_der(request.new_key)
         if old is None or new is None:
             raise Stranger("malformed: no public key over P-384")
         statement = tickets.rotating(ca=self._ca, nonce=request.nonce, old=request.old_key, new=request.new_key)
-        by_old = tickets.is_signed(old, request.by_old, statement)
-        by_new = tickets.is_signed(new, request.by_new, statement)
+        by_old = identity.is_signed(old, request.by_old, statement)
+        by_new = identity.is_signed(new, request.by_new, statement)
         with self._lock:
             names = {row.public_key: name for name, row in self._store.sites.admitted().items()}
             old_pem, new_pem = (identity.public_pem(one).decode() for one in (old, new))

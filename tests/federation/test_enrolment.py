@@ -135,7 +135,7 @@ def _request(there, ticket, key, *, nonce=None, secret=None, **change) -> JoinRe
     if nonce is None:
         with there.calls(ticket) as service:
             nonce = service.begin().nonce
-    public, proof = tickets.der(key.public_key()), tickets.public_bytes(ticket)
+    public, proof = identity.der(key.public_key()), tickets.public_bytes(ticket)
     site = change.pop("named", ticket.site)
     statement = tickets.joining(ca=ticket.authority, nonce=nonce, site=site, ticket=proof, key=public)
     signer = ticket if secret is None else ticket.model_copy(update={"secret": secret})
@@ -145,7 +145,7 @@ def _request(there, ticket, key, *, nonce=None, secret=None, **change) -> JoinRe
         "ticket": proof,
         "public_key": public,
         "proof": signer.key.sign(statement),
-        "possession": tickets.sign(key, statement),
+        "possession": identity.sign(key, statement),
     }
     return JoinRequest(**fields | change)
 
@@ -199,13 +199,13 @@ def test_wrong_proofs_are_refused_and_kill_the_ticket_over_a_restart_of_the_coor
 
 def test_a_key_that_did_not_sign_is_refused(there):
     ticket, key, other = there.invite("posing"), identity.new_key(), identity.new_key()
-    theirs = tickets.der(other.public_key())
+    theirs = identity.der(other.public_key())
     assert _raw(there, ticket, "Join", _request(there, ticket, key, public_key=theirs)) == REFUSED
     nonce = _request(there, ticket, key).nonce
     statement = tickets.joining(
         ca=ticket.authority, nonce=nonce, site="posing", ticket=tickets.public_bytes(ticket), key=theirs
     )
-    stolen = _request(there, ticket, other, nonce=nonce, possession=tickets.sign(key, statement))
+    stolen = _request(there, ticket, other, nonce=nonce, possession=identity.sign(key, statement))
     assert _raw(there, ticket, "Join", stolen) == REFUSED
     there.wait_said("(posing): the ticket is right, and the site's key has not signed")
 
@@ -285,9 +285,9 @@ def test_a_change_of_key_that_either_key_has_not_signed_is_refused(there):
     def request(old, new, by_old, by_new) -> RotateRequest:
         with there.calls(ticket) as service:
             nonce = service.begin().nonce
-        olds, news = tickets.der(old.public_key()), tickets.der(new.public_key())
+        olds, news = identity.der(old.public_key()), identity.der(new.public_key())
         statement = tickets.rotating(ca=ticket.authority, nonce=nonce, old=olds, new=news)
-        signed = {"by_old": tickets.sign(by_old, statement), "by_new": tickets.sign(by_new, statement)}
+        signed = {"by_old": identity.sign(by_old, statement), "by_new": identity.sign(by_new, statement)}
         return RotateRequest(nonce=nonce, old_key=olds, new_key=news, **signed)
 
     new, thief = identity.new_key(), identity.new_key()

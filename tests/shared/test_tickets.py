@@ -160,12 +160,12 @@ def test_only_the_tickets_secret_proves_it_and_what_the_coordinator_keeps_does_n
 
 @given(st.binary(max_size=300))
 def test_no_bytes_but_a_p384_key_in_its_one_encoding_are_a_sites_key(data):
-    assert tickets.site_key(data) is None
+    assert identity.from_der(data) is None
 
 
 def test_a_sites_key_is_read_from_its_one_encoding():
     key = identity.new_key().public_key()
-    data = tickets.der(key)
-    assert tickets.site_key(data) == key
-    assert tickets.site_key(data + b"\0") is None
-    assert not tickets.is_signed(key, b"no signature", b"statement")
+    data = identity.der(key)
+    assert identity.from_der(data) == key
+    assert identity.from_der(data + b"\0") is None
+    assert not identity.is_signed(key, b"no signature", b"statement")

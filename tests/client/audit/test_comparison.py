@@ -1,6 +1,7 @@
 """A receipt that was changed, left out, signed by somebody else, or that says what the record does not, is found."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def write(tmp_path, job, authority):
             job.varied(federation={"min_sites": 1}),
             "run-1",
             certificate=server.certificate_pem.decode(),
-            sign=identity.signer(signer.key),
+            sign=partial(identity.sign, signer.key),
         )
         for number in range(1, rounds + 1):
             there = ["north", "south"] if number not in late else ["south"]
