@@ -1,6 +1,7 @@
 """The jobs that were offered to this site, and the operator's word on each.
 
-    inbox.py        jobs.sqlite: what was offered, what was answered, and what the operator said
+    database.py     jobs.sqlite: its tables, and transactions on them
+    inbox.py        what was offered, what was answered, and what the operator said
     explanation.py  a job in plain words: what is trained, on whom, what it costs, what leaves
     cli.py          `insitu-client jobs`, `show`, `approve`, `revoke`
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from client.jobs.database import Database
 from client.site import Site
-from shared.errors import BadInput, InsituError, RefusalCode, Refused
-from shared.files import stamp
+from shared.errors import BadInput, RefusalCode, Refused
 from shared.job import Job
 
 State = Literal["pending", "approved", "revoked", "refused"]
@@ -29,16 +28,6 @@ OPERATOR = "operator"
 MOST_PENDING = 100
 MOST_REFUSED = 100
 MOST_RUNS = 10_000  # of one job
-_WAIT_SECONDS = 60.0
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    digest TEXT PRIMARY KEY, job TEXT NOT NULL, offered REAL NOT NULL, state TEXT NOT NULL,
-    code TEXT, detail TEXT NOT NULL DEFAULT '', allowed INTEGER NOT NULL DEFAULT 0,
-    decided REAL, by TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '') STRICT;
-CREATE TABLE IF NOT EXISTS runs (
-    digest TEXT NOT NULL REFERENCES jobs(digest), run TEXT NOT NULL, by TEXT NOT NULL, admitted REAL NOT NULL,
-    PRIMARY KEY (digest, run)) STRICT;
-"""
 
 
 Note = Callable[[str], None]  # told who decided
@@ -83,8 +72,8 @@ class Inbox:
     """The jobs of one site."""
 
     def __init__(self, site: Site) -> None:
-        self._durable = site.config.durable
         self.file = site.home / "jobs.sqlite"
+        self._database = Database(self.file, durable=site.config.durable)
         self._seen: Hashable = None
         self._entries: dict[str, Entry] = {}
 
@@ -144,7 +133,7 @@ class Inbox:
             pending = sum(other.state == "pending" for other in self._read().values())
             if pending >= MOST_PENDING:
                 raise Refused(RefusalCode.INBOX_FULL, f"{pending} jobs wait for the operator already")
-            with self._writing() as database:
+            with self._database.writing() as database:
                 self._put(database, job, "pending")
         raise Refused(
             RefusalCode.PENDING,
@@ -154,7 +143,7 @@ class Inbox:
 
     def _enter(self, job: Job, run: str, by: str, note: Note) -> bool:
         """Let a run in; whether it was still so that it may come in."""
-        with self._writing() as database:
+        with self._database.writing() as database:
             now = database.execute(
                 "SELECT state, allowed - (SELECT count(*) FROM runs WHERE digest = ?1 AND by = ?2) AS left FROM jobs "
                 "WHERE digest = ?1",
@@ -188,7 +177,7 @@ class Inbox:
             return
         if code in (RefusalCode.PENDING, RefusalCode.REVOKED, RefusalCode.INBOX_FULL):
             return  # which the state says already
-        with self._writing() as database:
+        with self._database.writing() as database:
             database.execute(
                 "INSERT OR IGNORE INTO jobs (digest, job, offered, state) VALUES (?, ?, ?, 'refused')",
                 (job.digest, job.canonical(), time.time()),
@@ -228,7 +217,7 @@ class Inbox:
         return entry is not None and entry.state == "revoked"
 
     def _decide(self, job: Job, state: State, reason: str, *, further: int, note: Note) -> None:
-        with self._writing() as database:
+        with self._database.writing() as database:
             self._put(database, job, "pending")
             database.execute(
                 "UPDATE jobs SET state = ?, decided = ?, by = ?, reason = ?, allowed = ? + "
@@ -248,11 +237,11 @@ class Inbox:
 
     def _read(self) -> dict[str, Entry]:
         """Every job, by its digest; read again only if the file has changed."""
-        now = self._stamp()
+        now = self._database.stamp()
         if now is None:
             self._entries = {}
         elif now != self._seen:
-            with self._opened() as database:
+            with self._database.opened() as database:
                 jobs = database.execute("SELECT * FROM jobs").fetchall()
                 runs = database.execute("SELECT digest, run, by FROM runs").fetchall()
             of: dict[str, dict[str, str]] = {}
@@ -261,35 +250,6 @@ class Inbox:
             self._entries = {row["digest"]: _entry(row, of.get(row["digest"], {})) for row in jobs}
         self._seen = now
         return self._entries
-
-    def _stamp(self) -> Hashable:
-        """Changes whenever the file does: with SQLite's own counter of changes, which is finer than any clock."""
-        if (seen := stamp(self.file)) is None:
-            return None
-        with self.file.open("rb") as stream:
-            return seen, stream.read(100)[24:28]
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._opened() as database:
-            database.execute("BEGIN IMMEDIATE")
-            with database:
-                yield database
-
-    @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        try:
-            new = not self.file.exists() or not self.file.stat().st_size
-            with closing(sqlite3.connect(self.file, timeout=_WAIT_SECONDS)) as database:
-                database.row_factory = sqlite3.Row
-                database.execute("PRAGMA foreign_keys = ON")
-                database.execute(f"PRAGMA synchronous = {'EXTRA' if self._durable else 'OFF'}")
-                if new:
-                    database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-                    self.file.chmod(0o600)
-                yield database
-        except sqlite3.Error as error:
-            raise InsituError(f"{self.file}: cannot be used ({error}); no job is worked on until it can") from None
 
 
 def _entry(row: sqlite3.Row, runs: dict[str, str]) -> Entry:
